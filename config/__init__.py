@@ -1,0 +1,1 @@
+"""Settings, embedded servers and migrations: what the outside decides."""
