@@ -1,0 +1,21 @@
+# The worker's image: the project and its dependencies, no embedded servers, no build tools.
+FROM python:3.11-slim AS build
+WORKDIR /build
+RUN python -m venv /venv
+COPY constraints.txt ./
+RUN /venv/bin/pip install --no-cache-dir --require-hashes -r constraints.txt
+COPY pyproject.toml README.md ./
+COPY streams streams
+COPY agents agents
+COPY config config
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --create-home --home-dir /app capsules
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+USER capsules
+STOPSIGNAL SIGTERM
+CMD ["faust", "-A", "streams.app", "worker", "--without-web"]

@@ -1,0 +1,1 @@
+"""The statements of the verb agents, one file each."""

@@ -1,0 +1,36 @@
+-- create and resume that succeeded: starting|resuming -> running.
+-- Only entries above their capsule's watermark count; the watermark moves in the same statement.
+with batch as (
+    select capsule_id, ms, seq, host_ip
+    from unnest(
+        %(capsule_ids)s::uuid[], %(ms)s::bigint[], %(seq)s::bigint[], %(host_ips)s::text[]
+    ) as b (capsule_id, ms, seq, host_ip)
+),
+
+fresh as (
+    insert into capsule_reconciler.watermarks as w (capsule_id, ms, seq)
+    select capsule_id, ms, seq from batch
+    order by capsule_id
+    on conflict (capsule_id) do update
+    set ms = excluded.ms, seq = excluded.seq, updated_at = now()
+    where (w.ms, w.seq) < (excluded.ms, excluded.seq)
+    returning w.capsule_id
+),
+
+changed as (
+    update sandboxes as s
+    set
+        status = 'running',
+        host_ip = coalesce(nullif(batch.host_ip, ''), s.host_ip),
+        started_at = now(),
+        last_active_at = now(),
+        last_updated = now()
+    from batch
+    inner join fresh using (capsule_id)
+    where s.id = batch.capsule_id and s.status = any (%(from_statuses)s::text[])
+    returning s.id
+)
+
+select
+    (select count(*) from fresh) as fresh,
+    (select count(*) from changed) as changed

@@ -1,0 +1,141 @@
+"""What the verb agents have in common: a batch is one statement, then hooks, then done.
+
+The order of the steps is what the guarantees rest on:
+
+1. the statement moves the watermarks and has its effects, all in one transaction;
+2. the hook topics get the successful events (again, if this worker died behind step 1);
+3. the entries are settled, and only then may the next reports of their capsules go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import faust
+import structlog
+
+from agents.dispatch import dead_letter
+from agents.lane import Lane
+from agents.reconciler import Reconciler
+from agents.report import Report
+from streams.errors import DatabaseRejectedError
+from streams.events import Bad, sandbox_event
+from streams.retry import until_done
+from streams.topics import SOURCE_ID
+from streams.transport import Record
+
+__all__ = ["Parameters", "VerbAgent"]
+
+log = structlog.get_logger(__name__)
+
+Parameters = Callable[[Sequence[Report]], Mapping[str, Any]]
+Release = Callable[[Sequence[Report]], Awaitable[None]]
+
+
+class VerbAgent:
+    """One verb's agent, on its lane.
+
+    Arguments:
+        name: of the agent and its lane.
+        statement: name of the file under ``agents/sql``.
+        parameters: makes the statement's parameters from a batch.
+        hooks: whether the events go to the hook sinks.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        name: str,
+        *,
+        statement: str,
+        parameters: Parameters,
+        hooks: bool,
+    ) -> None:
+        self.name = name
+        self.lane = Lane(reconciler.app, name, batch_max=reconciler.settings.lane_batch_max)
+        self._reconciler = reconciler
+        self._statement = reconciler.statement(name, statement)
+        self._parameters = parameters
+        topics = reconciler.topics.hooks.values() if hooks else ()
+        self._hooks = [reconciler.outlet(name, topic) for topic in topics]
+        self._dead_letters = reconciler.dead_letters(name)
+        self._release: Release | None = None
+        reconciler.app.agent(self.lane.channel, name=name)(self.run)
+
+    def when_done(self, release: Release) -> None:
+        """Have `release` told of each batch that is done."""
+        self._release = release
+
+    async def run(self, stream: faust.StreamT[Any]) -> None:
+        """Work through the lane."""
+        await self.lane.work(stream, self._handle)
+
+    async def _handle(self, reports: list[Report]) -> None:
+        with self._reconciler.working():
+            done = await self._apply(reports)
+            await self._publish(done)
+            self._reconciler.settle(report.entry for report in reports)
+        if self._release is not None:
+            await self._release(reports)
+
+    async def _apply(self, reports: list[Report]) -> list[Report]:
+        """Have the effects of `reports`; dead-letter, and leave out, what cannot be stored."""
+        parameters = self._parameters(reports)
+        try:
+            row = await until_done(
+                lambda: self._statement.run(parameters),
+                stage=self.name,
+                give_up_on=(DatabaseRejectedError,),
+            )
+        except DatabaseRejectedError as exc:
+            if len(reports) == 1:
+                await self._bury(reports, Bad("payload", "", f"refused by Postgres: {exc}"))
+                return []
+            half = len(reports) // 2
+            return await self._apply(reports[:half]) + await self._apply(reports[half:])
+        return await self._account(reports, row)
+
+    async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
+        fresh, changed = row[0], row[1]
+        homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
+        done = [report for report in reports if report.event.capsule_id not in homeless]
+        if homeless:
+            without = [report for report in reports if report.event.capsule_id in homeless]
+            await self._bury(
+                without, Bad("team_id", "", "no team: neither the event nor a row has one")
+            )
+        self._reconciler.count(self.name, "done", len(done))
+        log.debug(
+            "batch applied",
+            action="batch_applied",
+            stage=self.name,
+            entries=len(done),
+            fresh=fresh,
+            changed=changed,
+        )
+        return done
+
+    async def _bury(self, reports: list[Report], bad: Bad) -> None:
+        await self._dead_letters.keep(
+            [dead_letter(report.event.source_id, bad, report.entry) for report in reports]
+        )
+        self._reconciler.count(self.name, "dead", len(reports))
+
+    async def _publish(self, reports: list[Report]) -> None:
+        """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
+        if not self._hooks or not reports:
+            return
+        now = datetime.now(UTC)
+        records = [
+            Record(
+                sandbox_event(report.event, now=now).to_bytes(),
+                report.event.capsule_id.bytes,
+                {SOURCE_ID: str(report.event.source_id).encode()},
+            )
+            for report in reports
+        ]
+        for outlet in self._hooks:
+            await outlet.send(records)

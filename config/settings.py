@@ -1,0 +1,196 @@
+"""What an operator can set, where it is read from and what is accepted.
+
+Names: `REDIS_URL`, `DATABASE_URL` and `LOG_LEVEL` as the control plane has them; everything else
+`CAPSULES_<NAME>` in the environment and `<name>` in the TOML file. The environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import ValidationInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.mistakes import SettingsError, describe
+from config.sinks import LogSinkSettings, SinkSettings, WebhookSinkSettings
+from config.sources import decode_sinks, env_name, fetch_secrets, read_file, unknown_names
+from config.urls import EMBEDDED, check_postgres_url, check_redis_url, mask_url
+
+__all__ = [
+    "EMBEDDED",
+    "LogSinkSettings",
+    "Settings",
+    "SettingsError",
+    "SinkSettings",
+    "WebhookSinkSettings",
+    "env_name",
+    "load_settings",
+    "mask_url",
+]
+
+_SINK_MODELS: Final[dict[str, type[BaseModel]]] = {
+    "log": LogSinkSettings,
+    "webhook": WebhookSinkSettings,
+}
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Immutable; made by `load_settings`, or directly in a test.
+
+    `_s` is seconds, `_ms` milliseconds, `_bytes` bytes.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    redis_url: Annotated[str, AfterValidator(check_redis_url)] = EMBEDDED
+    database_url: Annotated[str, AfterValidator(check_postgres_url)] = EMBEDDED
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    # The consumer group at the source, and the first part of the name of every key of ours.
+    app_id: str = Field(
+        default="wrenn-sandbox-reconciler-v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+    )
+    worker_name: str = Field(default="", pattern=r"^[A-Za-z0-9._:@-]{0,128}$")
+    source_stream: str = Field(default="wrenn:events", pattern=r"^[!-~]{1,256}$")
+    source_start_id: str = Field(default="$", pattern=r"^(\$|\d{1,20}(-\d{1,20})?)$")
+
+    partitions: int = Field(default=16, ge=1, le=256)
+    fetch_count: int = Field(default=500, ge=1, le=10_000)  # entries per partition and read
+    # Per partition: entries delivered and not yet settled.
+    prefetch_entries: int = Field(default=2000, ge=1, le=100_000)
+    payload_max_bytes: int = Field(default=262_144, ge=1024, le=64 * 1024 * 1024)
+    lane_batch_max: int = Field(default=500, ge=1, le=10_000)
+
+    lease_s: float = Field(default=10.0, ge=1, le=60)
+    drain_timeout_s: float = Field(default=20.0, ge=0, le=3600)
+    redis_timeout_s: float = Field(default=5.0, ge=0.1, le=60)
+    read_block_ms: int = Field(default=2000, ge=1, validate_default=True)
+
+    postgres_pool_size: int = Field(default=6, ge=1, le=100)
+    postgres_connect_timeout_s: float = Field(default=5.0, ge=1, le=60)
+    statement_timeout_ms: int = Field(default=10_000, ge=1, le=3_600_000)
+    lock_timeout_ms: int = Field(default=3_000, ge=1, le=3_600_000)
+
+    data_dir: Path = Path(".data")  # of the embedded servers
+    web_port: int = Field(default=0, ge=0, le=65_535)  # 0: no web server
+    web_bind: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
+    sinks: tuple[SinkSettings, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments only: `load_settings` reads the environment, so that a test need not."""
+        return (init_settings,)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: object) -> object:
+        # `partitions = true` in TOML would otherwise be one partition.
+        if isinstance(value, bool):
+            raise ValueError("expected no true or false here")  # noqa: TRY004 pydantic's way
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_as_others_write_it(cls, value: object) -> object:
+        # LOG_LEVEL is shared with the control plane, whose language says WARN.
+        level = value.lower() if isinstance(value, str) else value
+        return "warning" if level == "warn" else level
+
+    @field_validator("read_block_ms")
+    @classmethod
+    def _block_ends_before_timeout(cls, value: int, info: ValidationInfo) -> int:
+        # A read that blocks longer than the socket's timeout fails each time the stream is idle.
+        timeout_s = info.data.get("redis_timeout_s")  # absent when it is a mistake itself
+        if timeout_s is not None and value >= timeout_s * 1000:
+            raise ValueError(f"expected less than redis_timeout_s, which is {timeout_s:g} s")
+        return value
+
+    @field_validator("sinks")
+    @classmethod
+    def _names_differ(cls, sinks: tuple[SinkSettings, ...]) -> tuple[SinkSettings, ...]:
+        names = [sink.name for sink in sinks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected different names, but twice: {', '.join(twice)}")
+        return sinks
+
+
+class _EnvironmentSource(PydanticBaseSettingsSource):
+    """Reads the given mapping, not `os.environ`."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(Settings)
+        self._environ = environ
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._environ.get(env_name(field_name)), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self._environ.get(env_name(name)) for name in Settings.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load_settings(environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Settings:
+    """Read the environment, then the TOML file it names; the environment wins.
+
+    `environ` and `cwd` default to the process's own, read now and not at import. Relative paths
+    in the settings are taken from `cwd`. Raises SettingsError with every mistake there is.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = Path.cwd() if cwd is None else cwd.absolute()
+    mistakes: list[str] = []
+    from_file = read_file(environ, cwd, mistakes)
+    from_env = _EnvironmentSource(environ)()
+    if "sinks" in from_env:
+        decode_sinks(from_env, mistakes)
+    merged = {**from_file, **from_env}
+    known = {name: value for name, value in merged.items() if name in Settings.model_fields}
+    secrets = fetch_secrets(
+        known.get("sinks"), environ, cwd, _caller_of("sinks", from_env), mistakes
+    )
+    mistakes += unknown_names(environ, from_file, known.get("sinks"), Settings.model_fields)
+    try:
+        settings = Settings(**known)
+    except ValidationError as error:
+        mistakes += [
+            describe(detail, lambda field: _caller_of(field, from_env, from_file), _known_at)
+            for detail in error.errors(include_url=False)
+        ]
+    if mistakes:
+        raise SettingsError(mistakes)
+    sinks = tuple(
+        sink.model_copy(update={"secret": secrets[i], "secret_env": None, "secret_file": None})
+        if i in secrets
+        else sink
+        for i, sink in enumerate(settings.sinks)
+    )
+    return settings.model_copy(update={"sinks": sinks, "data_dir": cwd / settings.data_dir})
+
+
+def _caller_of(
+    field: str, from_env: Mapping[str, Any], from_file: Mapping[str, Any] | None = None
+) -> str:
+    """Return what the operator who gave this field calls it."""
+    given_in_file = from_file is None or field in from_file
+    return field if given_in_file and field not in from_env else env_name(field)
+
+
+def _known_at(location: tuple[int | str, ...]) -> Iterable[str]:
+    if len(location) == 4 and location[0] == "sinks":
+        return _SINK_MODELS[str(location[2])].model_fields
+    return Settings.model_fields

@@ -1,0 +1,163 @@
+"""The wiring: which parts there are and what each is made with.
+
+``faust -A streams.app worker`` starts from the ``app`` below. Settings that are wrong end the
+program here, with one line for each mistake.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import faust
+from yarl import URL
+
+from agents import create, destroy, failure, pause, resume
+from agents.deliver import Deliver
+from agents.dispatch import Dispatch
+from agents.hooks import LogSink, Sink, WebhookSink
+from agents.reconciler import Reconciler
+from agents.route import Route
+from config.embedded import resolve_embedded
+from config.log import configure_logging
+from config.settings import (
+    LogSinkSettings,
+    Settings,
+    SettingsError,
+    SinkSettings,
+    WebhookSinkSettings,
+    load_settings,
+)
+from streams import commands as commands
+from streams.postgres import Postgres
+from streams.topics import make_topics
+from streams.topology import Wiring
+from streams.transport import Producer, StreamLayout, Transport, TransportOptions
+from streams.worker import ReconcilerWorker
+
+__all__ = ["ReconcilerApp", "app", "create_app"]
+
+
+class ReconcilerApp(faust.App):
+    """The Faust app, with what its transport and its commands need to know."""
+
+    def __init__(self, settings: Settings, logging_config: dict[str, Any]) -> None:
+        self.settings = settings
+        self.redis_options = _transport_options(settings)
+        super().__init__(
+            settings.app_id,
+            # Faust prints this URL at the start; the one with the password is in the options.
+            broker=str(URL(settings.redis_url).with_user(None).with_password(None)),
+            store="memory://",
+            Worker=ReconcilerWorker,
+            datadir=settings.data_dir / "faust",
+            logging_config=logging_config,
+            topic_disable_leader=True,
+            topic_partitions=settings.partitions,
+            web_enabled=settings.web_port > 0,
+            web_bind=settings.web_bind,
+            web_port=settings.web_port or 6066,
+            worker_redirect_stdouts=False,
+        )
+        self.reconciler = Reconciler(
+            app=self,
+            settings=settings,
+            topics=make_topics(self, settings),
+            postgres=Postgres(
+                settings.database_url,
+                pool_size=settings.postgres_pool_size,
+                connect_timeout_s=settings.postgres_connect_timeout_s,
+                statement_timeout_ms=settings.statement_timeout_ms,
+                lock_timeout_ms=settings.lock_timeout_ms,
+            ),
+            wiring=Wiring(),
+        )
+        self.deliveries: list[Deliver] = []
+
+    @property
+    def redis_layout(self) -> StreamLayout:
+        """Which Redis keys stand behind the app's topics."""
+        transport = self.transport
+        assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
+        return transport.layout
+
+    async def on_start(self) -> None:
+        """Call when the app starts, before its agents do."""
+        await super().on_start()
+        await self.reconciler.postgres.open()
+        for delivery in self.deliveries:
+            await delivery.sink.open()
+
+    async def on_first_start(self) -> None:
+        """Call once, before anything starts: topics are known before anything is sent."""
+        await super().on_first_start()
+        await self.declare_topics()
+
+    async def declare_topics(self) -> None:
+        """Tell the producer of all topics, read or not."""
+        producer = self.producer
+        assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
+        topics = self.reconciler.topics
+        for topic in (topics.source, topics.capsules, *topics.hooks.values(), topics.dead_letters):
+            await producer.create_topic(
+                topic.get_topic_name(), topic.partitions or 1, 1, config=topic.config
+            )
+
+    async def on_shutdown(self) -> None:
+        """Call when everything has stopped."""
+        await super().on_shutdown()
+        for delivery in self.deliveries:
+            await delivery.sink.close()
+        await self.reconciler.postgres.close()
+
+
+def _transport_options(settings: Settings) -> TransportOptions:
+    return TransportOptions(
+        url=settings.redis_url,
+        # The source stream is in the same slot of a Redis Cluster as everything of ours.
+        key_prefix=f"{{{settings.source_stream}}}:{settings.app_id}:",
+        worker_name=settings.worker_name or None,
+        fetch_count=settings.fetch_count,
+        prefetch_entries=settings.prefetch_entries,
+        block_ms=settings.read_block_ms,
+        timeout_s=settings.redis_timeout_s,
+        lease_s=settings.lease_s,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+
+def _make_sink(settings: SinkSettings) -> tuple[Sink, int]:
+    """Return the sink and how many attempts it takes at the same time."""
+    match settings:
+        case LogSinkSettings():
+            return LogSink(settings.name), 1
+        case WebhookSinkSettings():
+            secret = settings.secret.get_secret_value() if settings.secret else ""
+            sink = WebhookSink(settings.name, settings.url, (secret,), settings.timeout_s)
+            return sink, settings.concurrency
+
+
+def create_app(settings: Settings) -> ReconcilerApp:
+    """Make the app: stages from the source to the sinks."""
+    app = ReconcilerApp(settings, configure_logging(settings.log_level, settings.log_format))
+    reconciler = app.reconciler
+    Route(reconciler)
+    verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
+    dispatch = Dispatch(reconciler, {verb.name: verb.lane for verb in verbs})
+    for verb in verbs:
+        verb.when_done(dispatch.release)
+    for sink_settings in settings.sinks:
+        sink, concurrency = _make_sink(sink_settings)
+        topic = reconciler.topics.hooks[sink.name]
+        app.deliveries.append(Deliver(reconciler, sink, topic, concurrency=concurrency))
+    return app
+
+
+def _load() -> Settings:
+    try:
+        return resolve_embedded(load_settings())
+    except SettingsError as exc:
+        sys.exit(str(exc))
+
+
+app = create_app(_load())

@@ -1,0 +1,133 @@
+"""Postgres: a pool, and one statement at a time.
+
+aiopg's connections commit by themselves, so a unit of work is one statement. Its errors are
+translated here and nowhere else:
+
+* ``statement_timeout`` and ``pg_cancel_backend`` reach aiopg's caller as ``CancelledError``,
+  which Faust takes for a rebalance. Where nobody has cancelled this task, it is Postgres that
+  speaks.
+* A time-out on this side leaves the statement running on the other. The server is told to look
+  after its client (``client_connection_check_interval``, Postgres 14 and newer), so that the
+  locks go soon after the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+import aiopg
+import psycopg2
+
+from streams.errors import DatabaseRejectedError, DatabaseUnavailableError
+
+__all__ = ["Postgres"]
+
+#: SQLSTATE classes that are about the values: data exception, integrity violation.
+_REJECTED_CLASSES = frozenset({"22", "23"})
+#: SQLSTATEs after which each pooled connection talks to a server that is no longer the primary.
+_NOT_PRIMARY = frozenset({"25006"})
+
+
+class Postgres:
+    """A pool of connections to the control plane's database.
+
+    Arguments:
+        url: a libpq connection string or URL.
+        pool_size: connections at most; as many statements run at once.
+        connect_timeout_s: bound on making one connection.
+        statement_timeout_ms: bound on one statement, kept by the server.
+        lock_timeout_ms: bound on waiting for a row that somebody else holds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int,
+        connect_timeout_s: float,
+        statement_timeout_ms: int,
+        lock_timeout_ms: int,
+    ) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._connect_timeout_s = connect_timeout_s
+        # The server's own time-out comes first; this one is for a server that is silent.
+        self._answer_timeout_s = statement_timeout_ms / 1000 + 2
+        self._options = (
+            f"-c statement_timeout={statement_timeout_ms}"
+            f" -c lock_timeout={lock_timeout_ms}"
+            " -c idle_in_transaction_session_timeout=10000"
+            " -c client_connection_check_interval=1000"
+        )
+        self._pool: aiopg.Pool | None = None
+        #: When the last statement succeeded, by the monotonic clock; 0 before the first.
+        self.succeeded_at = 0.0
+
+    async def open(self) -> None:
+        """Make the pool; connections are made when they are needed."""
+        self._pool = await aiopg.create_pool(
+            self._url,
+            minsize=0,
+            maxsize=self._pool_size,
+            timeout=self._answer_timeout_s,
+            enable_json=False,
+            enable_hstore=False,
+            enable_uuid=False,
+            options=self._options,
+            connect_timeout=max(int(self._connect_timeout_s), 2),
+            application_name="capsule-reconciler",
+            keepalives_idle=10,
+            keepalives_interval=3,
+            keepalives_count=3,
+            tcp_user_timeout=int(self._answer_timeout_s * 1000),
+        )
+
+    async def close(self) -> None:
+        """Close all connections, also those in use."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+            await pool.wait_closed()
+
+    async def fetch_row(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Run `statement`, which commits, and return its one row.
+
+        Raises:
+            DatabaseUnavailableError: it may or may not have taken effect; run it again.
+            DatabaseRejectedError: it never will.
+        """
+        if self._pool is None:
+            raise DatabaseUnavailableError("the pool is not open")
+        try:
+            async with self._pool.acquire() as connection, connection.cursor() as cursor:
+                await cursor.execute(statement, parameters)
+                row: tuple[Any, ...] = await cursor.fetchone()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise DatabaseUnavailableError("the statement was cancelled by the server") from None
+        except psycopg2.Error as exc:
+            raise await self._translate(exc) from exc
+        except (TimeoutError, OSError) as exc:
+            raise DatabaseUnavailableError(f"{type(exc).__name__}: {exc}") from exc
+        except ValueError as exc:
+            # psycopg2 refuses some values (a NUL) before anything is sent.
+            raise DatabaseRejectedError(f"{type(exc).__name__}: {exc}") from exc
+        self.succeeded_at = monotonic()
+        return row
+
+    async def _translate(self, exc: psycopg2.Error) -> Exception:
+        code = exc.pgcode or ""
+        # The first line says what it is; the rest may quote values.
+        text = str(exc).partition("\n")[0]
+        if code in _NOT_PRIMARY and self._pool is not None:
+            await self._pool.clear()
+        if code[:2] in _REJECTED_CLASSES:
+            return DatabaseRejectedError(f"{code}: {text}")
+        if isinstance(exc, psycopg2.ProgrammingError) and not code:
+            return DatabaseRejectedError(text)
+        return DatabaseUnavailableError(f"{code or type(exc).__name__}: {text}")

@@ -1,0 +1,65 @@
+"""The topics of the app, and the headers that travel on them.
+
+The key of each entry is the capsule's id in its 16 bytes, so that all entries of a capsule are
+in one partition of each topic. The value is the producer's payload as it came (``capsules``),
+the delivery (``hooks.<sink>``) or the whole of what could not be used (``dead-letters``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import faust
+
+from config.settings import Settings
+from streams.transport import Settle, StreamConfig
+
+__all__ = ["SOURCE_ID", "Topics", "make_topics"]
+
+#: The header that carries the id of the source entry: what the effects are marked with.
+SOURCE_ID: Final = "source-id"
+
+#: The name of the field that the producer puts its JSON in.
+PAYLOAD_FIELD: Final = b"payload"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """All topics of the app."""
+
+    source: faust.TopicT
+    capsules: faust.TopicT
+    #: By name of the sink.
+    hooks: dict[str, faust.TopicT]
+    dead_letters: faust.TopicT
+
+
+def make_topics(app: faust.App, settings: Settings) -> Topics:
+    """Declare the topics that `settings` ask for."""
+    ours = StreamConfig(batch=True, settle=Settle.EXPLICIT)
+    source = StreamConfig(
+        external_key=settings.source_stream,
+        start_id=settings.source_start_id,
+        batch=True,
+        settle=Settle.EXPLICIT,
+    )
+
+    def topic(name: str, partitions: int, config: StreamConfig) -> faust.TopicT:
+        return app.topic(
+            name,
+            partitions=partitions,
+            value_serializer="raw",
+            acks=False,
+            config=config.topic(),
+        )
+
+    return Topics(
+        source=topic(settings.source_stream, 1, source),
+        capsules=topic("capsules", settings.partitions, ours),
+        hooks={
+            sink.name: topic(f"hooks.{sink.name}", settings.partitions, ours)
+            for sink in settings.sinks
+        },
+        dead_letters=topic("dead-letters", 1, ours),
+    )

@@ -1,0 +1,150 @@
+"""What flows where, taken from the app itself.
+
+Nothing here is a second list to keep up to date. Agents and the topics or channels they read
+are Faust's own; where they send to and which tables they write is noted by the very objects
+they send and write with (:class:`Outlet`, :class:`Statement`), and the tables of a statement
+are read from its SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import faust
+
+from streams.postgres import Postgres
+from streams.retry import until_done
+from streams.transport import CONFIG_KEY, Producer, Record, StreamConfig
+
+__all__ = ["Edge", "Kind", "Node", "Outlet", "Statement", "Topology", "Wiring", "topology_of"]
+
+#: ``update <table>`` and ``insert into <table>``; the ``update`` of an upsert names no table.
+_WRITES = re.compile(r"\b(?:insert\s+into|(?<!do )update)\s+([a-z_][a-z_.]*)", re.IGNORECASE)
+
+
+class Kind(StrEnum):
+    """What a node of the topology is."""
+
+    STREAM = "stream"
+    CHANNEL = "channel"
+    AGENT = "agent"
+    TABLE = "table"
+    SINK = "sink"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
+    """Something that events pass through or end in."""
+
+    kind: Kind
+    name: str
+    #: Of a stream; 1 for everything else.
+    partitions: int = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Edge:
+    """Events go from one node to another."""
+
+    source: str
+    target: str
+
+
+@dataclass(slots=True)
+class Wiring:
+    """Where agents send to and what they write, noted as it is wired."""
+
+    edges: list[Edge] = field(default_factory=list)
+    tables: set[str] = field(default_factory=set)
+    sinks: set[str] = field(default_factory=set)
+
+    def connect(self, source: str, target: str) -> None:
+        """Note that `source` passes events to `target`."""
+        edge = Edge(source, target)
+        if edge not in self.edges:
+            self.edges.append(edge)
+
+
+class Outlet:
+    """The way from one stage into one topic; sending tries again until it is done."""
+
+    def __init__(self, app: faust.App, wiring: Wiring, stage: str, topic: faust.TopicT) -> None:
+        self._app = app
+        self._stage = stage
+        self._topic = topic.get_topic_name()
+        wiring.connect(stage, self._topic)
+
+    async def send(self, records: Sequence[Record]) -> None:
+        """Append `records`, at least once each; returns when all are in Redis."""
+        if not records:
+            return
+        producer = await self._app.maybe_start_producer()
+        assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
+        await until_done(lambda: producer.send_many(self._topic, records), stage=self._stage)
+
+
+class Statement:
+    """One SQL statement that a stage runs over its batches."""
+
+    def __init__(self, postgres: Postgres, wiring: Wiring, stage: str, sql: str) -> None:
+        self._postgres = postgres
+        self.sql = sql
+        code = re.sub(r"--.*", "", sql)
+        for table in _WRITES.findall(code):
+            wiring.tables.add(table)
+            wiring.connect(stage, table)
+
+    async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
+        return await self._postgres.fetch_row(self.sql, parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The whole picture: nodes and edges, in the order of the flow."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in the shape that ``topology --json`` prints."""
+        return {
+            "nodes": [
+                {"kind": node.kind.value, "name": node.name, "partitions": node.partitions}
+                for node in self.nodes
+            ],
+            "edges": [{"from": edge.source, "to": edge.target} for edge in self.edges],
+        }
+
+
+def topology_of(app: faust.App, wiring: Wiring) -> Topology:
+    """Put together what Faust knows of `app` and what was noted in `wiring`."""
+    nodes: dict[str, Node] = {}
+    edges: list[Edge] = []
+    for agent in app.agents.values():
+        channel = agent.channel
+        if isinstance(channel, faust.TopicT):
+            source = Node(Kind.STREAM, channel.get_topic_name(), _partitions(channel))
+        else:
+            source = Node(Kind.CHANNEL, f"lane.{agent.name}")
+        nodes[source.name] = source
+        nodes[agent.name] = Node(Kind.AGENT, agent.name)
+        edges.append(Edge(source.name, agent.name))
+    for edge in wiring.edges:
+        edges.append(edge)
+        kind = Kind.STREAM
+        if edge.target in wiring.tables:
+            kind = Kind.TABLE
+        elif edge.target in wiring.sinks:
+            kind = Kind.SINK
+        nodes.setdefault(edge.target, Node(kind, edge.target))
+    return Topology(tuple(nodes.values()), tuple(edges))
+
+
+def _partitions(topic: faust.TopicT) -> int:
+    config: StreamConfig = (topic.config or {}).get(CONFIG_KEY, StreamConfig())
+    return 1 if config.external_key else (topic.partitions or 1)

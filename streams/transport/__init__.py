@@ -1,0 +1,63 @@
+"""Redis Streams as a transport for Faust.
+
+How a message travels::
+
+    Producer ── XADD ──> stream ── XREADGROUP ──> Reader ──> Ledger (in hand)
+                                                    │
+                                                    v
+               Faust's conductor ──> topic ──> stream ──> agent
+                                                            │ acknowledged by Faust, or
+                                                            v settled by the agent itself
+                     XTRIM <── XACK <── Acknowledger <── Ledger
+
+A topic with n partitions is n streams; the app's id is the consumer group; a message is one
+entry. Redis keeps, for each group, which entries were delivered and not acknowledged: that is
+all the state there is, and it survives this process. Which worker reads is decided by a lease
+(:mod:`.lease`); reading starts with what is pending (:mod:`.reader`); a partition with too
+much in hand is left alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed
+away (:mod:`.acknowledger`).
+
+The package knows nothing of what travels over it.
+"""
+
+from __future__ import annotations
+
+from .consumer import Consumer
+from .entry import Entry
+from .errors import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    GroupLostError,
+    PartitionsChangedError,
+    TransportError,
+    UnknownTopicError,
+    UnsupportedError,
+    broker_errors,
+)
+from .layout import Stream, StreamLayout, partition_of
+from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
+from .producer import Producer, Record
+from .transport import Transport
+
+__all__ = [
+    "CONFIG_KEY",
+    "BrokerRefusedError",
+    "BrokerUnavailableError",
+    "Consumer",
+    "Entry",
+    "GroupLostError",
+    "PartitionsChangedError",
+    "Producer",
+    "Record",
+    "Settle",
+    "Stream",
+    "StreamConfig",
+    "StreamLayout",
+    "Transport",
+    "TransportError",
+    "TransportOptions",
+    "UnknownTopicError",
+    "UnsupportedError",
+    "broker_errors",
+    "partition_of",
+]

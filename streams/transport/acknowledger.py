@@ -1,0 +1,181 @@
+"""XACK in batches, and trimming behind what is acknowledged.
+
+This is the only place that acknowledges. It sends what was settled while the last batch was
+on its way, so batches grow with the load and an idle worker acknowledges at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from time import monotonic
+
+import redis.asyncio
+import structlog
+from faust.types import TP
+
+from .entry import Entry
+from .errors import GroupLostError, TransportError, broker_errors
+from .layout import Stream, StreamLayout
+from .ledger import Ledger
+from .options import TransportOptions
+
+__all__ = ["Acknowledger"]
+
+log = structlog.get_logger(__name__)
+
+#: Ids per XACK: keeps one command short enough not to hold up the server.
+_IDS_PER_COMMAND = 1_000
+
+
+class Acknowledger:
+    """Acknowledges settled entries and trims the app's own streams.
+
+    Arguments:
+        client: connection pool for XACK and XTRIM.
+        group: the consumer group.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        layout: StreamLayout,
+        ledger: Ledger,
+        *,
+        group: str,
+        options: TransportOptions,
+    ) -> None:
+        self._client = client
+        self._layout = layout
+        self._ledger = ledger
+        self._group = group
+        self._options = options
+        self._settled: dict[TP, list[bytes]] = {}
+        self._untrimmed: set[TP] = set()
+        self._trimmed_at = 0.0
+        self._wake = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        #: Entries acknowledged by this worker so far.
+        self.total = 0
+
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Acknowledge `entries` soon; their effects must be durable."""
+        for tp, ids in self._ledger.settle(entries).items():
+            self.acknowledge(tp, ids)
+
+    def acknowledge(self, tp: TP, ids: Iterable[bytes]) -> None:
+        """Acknowledge `ids` of one partition soon."""
+        self._settled.setdefault(tp, []).extend(ids)
+        self._flushed.clear()
+        self._wake.set()
+
+    def forget(self) -> None:
+        """Drop what is not sent yet: the partitions are no longer this worker's."""
+        self._settled.clear()
+        self._flushed.set()
+
+    async def run(self) -> None:
+        """Acknowledge and trim until cancelled; Redis away is waited out."""
+        while True:
+            await self._wait_for_work()
+            try:
+                await self._send()
+                if monotonic() - self._trimmed_at >= self._options.trim_interval_s:
+                    await self._trim()
+            except GroupLostError:
+                self.forget()  # nothing is pending in a group that is gone
+            except TransportError as exc:
+                log.warning("not acknowledged yet", action="ack_retry", error=str(exc))
+                await asyncio.sleep(self._options.backoff_max_s / 4)
+
+    async def _wait_for_work(self) -> None:
+        if self._settled:
+            return
+        self._wake.clear()
+        if not self._untrimmed:
+            await self._wake.wait()
+            return
+        due_s = self._trimmed_at + self._options.trim_interval_s - monotonic()
+        try:
+            async with asyncio.timeout(max(due_s, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _send(self) -> None:
+        batch, self._settled = self._settled, {}
+        if not batch:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for tp, ids in batch.items():
+            key = self._layout.stream(tp).key
+            for start in range(0, len(ids), _IDS_PER_COMMAND):
+                pipeline.xack(key, self._group, *ids[start : start + _IDS_PER_COMMAND])
+        try:
+            with broker_errors("XACK"):
+                await pipeline.execute()
+        except BaseException:
+            for tp, ids in batch.items():
+                self._settled[tp] = ids + self._settled.get(tp, [])
+            raise
+        for tp, ids in batch.items():
+            self._ledger.acknowledged(tp, ids)
+            self.total += len(ids)
+            if self._layout.stream(tp).is_ours:
+                self._untrimmed.add(tp)
+        if not self._settled:
+            self._flushed.set()
+
+    async def flush(self) -> None:
+        """Wait until everything settled so far is acknowledged."""
+        await self._flushed.wait()
+
+    async def _trim(self) -> None:
+        """XTRIM each of our streams up to its oldest entry that is pending or unread."""
+        self._trimmed_at = monotonic()
+        due = frozenset(self._untrimmed)
+        streams = [self._layout.stream(tp) for tp in due]
+        if not streams:
+            return
+        asked = self._client.pipeline(transaction=False)
+        for stream in streams:
+            asked.xpending(stream.key, self._group)
+            asked.xinfo_groups(stream.key)
+        with broker_errors("XPENDING"):
+            answers = await asked.execute()
+        trims = self._client.pipeline(transaction=False)
+        for stream, pending, groups in zip(streams, answers[::2], answers[1::2], strict=True):
+            trims.execute_command(
+                "XTRIM", stream.key, "MINID", "=", self._trim_below(stream, pending, groups)
+            )
+        with broker_errors("XTRIM"):
+            await trims.execute()
+        self._untrimmed -= due
+
+    def _trim_below(
+        self, stream: Stream, pending: dict[str, object], groups: list[dict[str, object]]
+    ) -> bytes:
+        """The smallest id that some group still needs.
+
+        A group never needs anything below its oldest pending entry or, where none is pending,
+        at or below the last one it was given. Both only move up, so that the answer, being a
+        moment old, is at worst too low.
+        """
+        floors = []
+        for group in groups:
+            if group["name"] == self._group.encode() and pending["min"]:
+                floors.append(_parse(pending["min"]))
+            elif group["pending"]:
+                return b"0"  # another group's pending entries: not ours to judge
+            else:
+                ms, seq = _parse(group["last-delivered-id"])
+                floors.append((ms, seq + 1))
+        ms, seq = min(floors, default=(0, 0))
+        return b"%d-%d" % (ms, seq)
+
+
+def _parse(entry_id: object) -> tuple[int, int]:
+    assert isinstance(entry_id, bytes)  # noqa: S101 - narrows redis-py's untyped answer
+    ms, _, seq = entry_id.partition(b"-")
+    return int(ms), int(seq)

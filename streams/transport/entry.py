@@ -1,0 +1,87 @@
+"""One stream entry, and how a Faust message is written into one.
+
+The fields of an entry in a topic of ours:
+
+====== ==========================================
+field  holds
+====== ==========================================
+``k``  the key, absent where there is none
+``v``  the value, absent for a value of ``None``
+``h:`` a header, its name behind the colon
+====== ==========================================
+
+An entry of a stream that is not ours keeps the fields its producer gave it, and none of them
+becomes a Faust header: a header names the topic that a reply is sent to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from faust.types import TP
+
+__all__ = ["Entry", "encode_fields"]
+
+KEY_FIELD = b"k"
+VALUE_FIELD = b"v"
+HEADER_PREFIX = b"h:"
+
+
+@dataclass(slots=True, eq=False, frozen=True)
+class Entry:
+    """A stream entry that was delivered to this worker and is not settled yet."""
+
+    tp: TP
+    #: As Redis writes it: ``b"<milliseconds>-<sequence>"``.
+    id: bytes
+    fields: Mapping[bytes, bytes]
+    #: Which of this worker's terms of ownership the entry was read in.
+    epoch: int
+
+    @property
+    def key(self) -> bytes | None:
+        """The message key of an entry in a topic of ours."""
+        return self.fields.get(KEY_FIELD)
+
+    @property
+    def value(self) -> bytes | None:
+        """The message value of an entry in a topic of ours."""
+        return self.fields.get(VALUE_FIELD)
+
+    @property
+    def timestamp_s(self) -> float:
+        """When Redis took the entry in, in seconds since the epoch (from its id)."""
+        return int(self.id.partition(b"-")[0]) / 1000.0
+
+    def header(self, name: str) -> bytes | None:
+        """The header `name` of an entry in a topic of ours."""
+        return self.fields.get(HEADER_PREFIX + name.encode())
+
+    def headers(self) -> dict[str, bytes]:
+        """All headers of an entry in a topic of ours."""
+        start = len(HEADER_PREFIX)
+        return {
+            name[start:].decode("utf-8", "replace"): value
+            for name, value in self.fields.items()
+            if name.startswith(HEADER_PREFIX)
+        }
+
+
+def encode_fields(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None,
+) -> list[bytes]:
+    """Return the ``field, value, ...`` arguments of the XADD that carries this message."""
+    fields: list[bytes] = []
+    if key is not None:
+        fields += (KEY_FIELD, key)
+    if value is not None:
+        fields += (VALUE_FIELD, value)
+    if headers:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        for name, content in pairs:
+            fields += (HEADER_PREFIX + name.encode(), content)
+    # XADD takes no entry without a field: an empty key says "neither key nor value".
+    return fields or [KEY_FIELD, b""]

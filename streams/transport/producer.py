@@ -1,0 +1,232 @@
+"""Sending: XADD, pipelined.
+
+What is sent while one pipeline is on its way goes into the next, so pipelines grow with the
+load. An XADD is never repeated here: after a lost answer the entry may be in the stream or
+not, and only the caller knows whether twice is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from time import time
+from typing import Any
+
+import redis.asyncio
+from faust.transport.producer import Producer as FaustProducer
+from faust.types import TP, HeadersArg
+from faust.types.tuples import RecordMetadata
+from mode import Seconds
+
+from .connection import connect
+from .entry import encode_fields
+from .errors import TransportError, UnsupportedError, broker_errors, translate
+from .layout import StreamLayout, partition_of
+from .options import CONFIG_KEY, StreamConfig, TransportOptions
+from .registry import TopicRegistry
+
+__all__ = ["Producer", "Record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message to send."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None = None
+    #: ``None``: by the hash of the key, or in turn where there is no key.
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    tp: TP
+    record: Record
+    sent: asyncio.Future[RecordMetadata]
+
+
+class Producer(FaustProducer):
+    """Faust's producer, on Redis Streams."""
+
+    def __init__(self, transport: Any, loop: Any = None, **kwargs: Any) -> None:
+        super().__init__(transport, loop=loop, **kwargs)
+        self._url = transport.server_url
+        self._layout: StreamLayout = transport.layout
+        self._options: TransportOptions = transport.options
+        self._client: redis.asyncio.Redis | None = None
+        self._waiting: list[_Waiting] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._turn = count()
+
+    @property
+    def _registry(self) -> TopicRegistry:
+        return TopicRegistry(self.client, self._layout)
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        """The connection pool, made at the first use."""
+        if self._client is None:
+            self._client = connect(
+                self._url,
+                timeout_s=self._options.timeout_s,
+                name=f"{self.app.conf.id}-producer",
+            )
+        return self._client
+
+    async def on_start(self) -> None:
+        """Call when the producer starts: Faust's buffer for `send_soon` starts with it."""
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Call when the producer stops: what is on its way arrives first."""
+        await self.flush()
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def send_many(self, topic: str, records: Sequence[Record]) -> list[bytes]:
+        """Send `records` in one pipeline and return their entry ids, in order.
+
+        Raises:
+            TransportError: some of them may be in the stream, and some not.
+        """
+        if not records:
+            return []
+        await self._registry.look_up(topic)
+        pipeline = self.client.pipeline(transaction=False)
+        for record in records:
+            tp = self._place(topic, record)
+            self._queue_xadd(pipeline, tp, record)
+        with broker_errors("XADD"):
+            ids: list[bytes] = await pipeline.execute()
+        return ids
+
+    def _queue_xadd(self, pipeline: Any, tp: TP, record: Record) -> None:
+        pipeline.execute_command(
+            "XADD",
+            self._layout.stream(tp).key,
+            "*",
+            *encode_fields(record.key, record.value, record.headers),
+        )
+
+    def _place(self, topic: str, record: Record) -> TP:
+        if record.partition is not None:
+            return TP(topic, record.partition)
+        if record.key is not None:
+            return self.key_partition(topic, record.key)
+        return TP(topic, next(self._turn) % self._layout.partitions(topic))
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> Awaitable[RecordMetadata]:
+        """Send one message soon; the returned future has its place, or the error."""
+        if transactional_id is not None:
+            raise UnsupportedError("transactions are not supported")
+        await self._registry.look_up(topic)
+        record = Record(value, key, headers, partition)
+        waiting = _Waiting(
+            self._place(topic, record), record, asyncio.get_running_loop().create_future()
+        )
+        self._waiting.append(waiting)
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send_waiting())
+        return waiting.sent
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> RecordMetadata:
+        """Send one message and wait until it is in the stream."""
+        return await (
+            await self.send(
+                topic, key, value, partition, timestamp, headers, transactional_id=transactional_id
+            )
+        )
+
+    async def _send_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                pipeline = self.client.pipeline(transaction=False)
+                for waiting in batch:
+                    self._queue_xadd(pipeline, waiting.tp, waiting.record)
+                try:
+                    with broker_errors("XADD"):
+                        answers = await pipeline.execute(raise_on_error=False)
+                except TransportError as exc:
+                    answers = [exc] * len(batch)
+                for waiting, answer in zip(batch, answers, strict=True):
+                    _resolve(waiting, answer)
+        finally:
+            self._sending = None
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is in its stream, or has failed."""
+        await self.buffer.flush()
+        while self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    async def create_topic(
+        self,
+        topic: str,
+        partitions: int,
+        replication: int,
+        *,
+        config: Mapping[str, Any] | None = None,
+        timeout: Seconds = 1000.0,
+        retention: Seconds | None = None,
+        compacting: bool | None = None,
+        deleting: bool | None = None,
+        ensure_created: bool = False,
+    ) -> None:
+        """Declare `topic`; its streams come into being with their first entry or reader."""
+        if compacting:
+            raise UnsupportedError(f"topic {topic}: compacted topics are not supported")
+        self._layout.declare(topic, partitions, (config or {}).get(CONFIG_KEY, StreamConfig()))
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        """The partition that `key` belongs to."""
+        return TP(topic, partition_of(key, self._layout.partitions(topic)))
+
+    def supports_headers(self) -> bool:
+        """Headers travel as fields of the entry."""
+        return True
+
+
+def _resolve(waiting: _Waiting, answer: Any) -> None:
+    if waiting.sent.done():  # whoever waited has gone
+        return
+    if isinstance(answer, Exception):
+        error = answer if isinstance(answer, TransportError) else translate(answer, "XADD")
+        waiting.sent.set_exception(error)
+        return
+    ms, _, seq = answer.partition(b"-")
+    waiting.sent.set_result(
+        RecordMetadata(
+            topic=waiting.tp.topic,
+            partition=waiting.tp.partition,
+            topic_partition=waiting.tp,
+            # Kafka's offsets are numbers: the two halves of an id in one, in the same order.
+            offset=(int(ms) << 20) | int(seq),
+            timestamp=time(),
+            timestamp_type=1,
+        )
+    )

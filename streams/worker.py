@@ -1,0 +1,56 @@
+"""The process of ``faust worker``: how it starts, and what signals do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import faust
+import structlog
+
+from config.embedded import EmbeddedServerError, EmbeddedServers
+from streams.errors import StartError
+from streams.preflight import check_start
+
+if TYPE_CHECKING:
+    from streams.app import ReconcilerApp
+
+__all__ = ["ReconcilerWorker"]
+
+log = structlog.get_logger(__name__)
+
+
+class ReconcilerWorker(faust.Worker):
+    """Faust's worker, which checks before it starts and stops in two steps.
+
+    The first SIGTERM or SIGINT finishes what is under way; a second one does not wait.
+    """
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Check, start, run until stopped; ends the program."""
+        settings = cast("ReconcilerApp", self.app).settings
+        try:
+            with EmbeddedServers(settings):
+                check_start(settings)
+                super().execute_from_commandline()
+        except (StartError, EmbeddedServerError) as exc:
+            print(exc, file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        raise AssertionError("the worker ends the program")
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        if self._signal_stop_time:
+            log.warning("second signal, not waiting", action="killed", signal=signal.name)
+            os._exit(1)
+        super()._schedule_shutdown(signal)
+
+    def _enter_debugger(self) -> None:
+        # Faust opens a debugger on SIGUSR2, which would freeze the worker for good.
+        log.warning("SIGUSR2 does nothing here", action="signal_ignored")
+
+    async def _sentinel_task(self) -> None:
+        """Faust sleeps a second here before it closes the loop; nothing is left to wait for."""
