@@ -128,7 +128,7 @@ class EmbeddedServers:
             log.info("embedded server found", action="embedded_server_found", url=server.url())
             return
         self._owned.append((server, ownership))
-        if server.running_pid() is not None and server.wait_ready(timeout_s=10):
+        if server.running_pid() is not None and server.listens() and server.wait_ready():
             action = "embedded_server_taken_over"
         else:
             server.stop()  # one that does not answer, or on another port

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 LOOPBACK: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
+_LISTEN_TIMEOUT_S: Final = 1.0
 _POLL_S: Final = 0.02
 # Below what Linux and macOS hand out to outgoing connections: a port that is free today is not
 # some client's tomorrow.
@@ -104,6 +105,10 @@ class ServerProcess(ABC):
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> bool:
         """Wait for a server that someone else starts; False if it is not ready in time."""
         return _wait(self.is_ready, time.monotonic() + timeout_s)
+
+    def listens(self) -> bool:
+        """Tell whether a server that runs listens on our port; it does before it is ready."""
+        return _wait(lambda: answers(self.port), time.monotonic() + _LISTEN_TIMEOUT_S)
 
     def stop(self, sig: signal.Signals | None = None) -> None:
         """Stop the server and wait for its end; after 20 s it is killed. Nothing if not running."""

@@ -15,15 +15,13 @@ Two ways lead to an acknowledgement, by the topic's :class:`Settle`:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import redis.asyncio
 import structlog
-from faust.transport.consumer import Consumer as FaustConsumer
 from faust.types import TP, Message
 from faust.types.transports import TPorTopicSet
-from faust.types.tuples import ConsumerMessage
 from mode import Service
 
 from .acknowledger import Acknowledger
@@ -35,11 +33,12 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
-from .feeder import Feeder
+from .intake import Intake
 from .layout import Stream, StreamLayout
 from .lease import AppLease
 from .ledger import Ledger
-from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
+from .offsetless import OffsetlessConsumer
+from .options import CONFIG_KEY, StreamConfig, TransportOptions
 from .reader import Reader
 from .registry import TopicRegistry
 
@@ -48,7 +47,7 @@ __all__ = ["Consumer"]
 log = structlog.get_logger(__name__)
 
 
-class Consumer(FaustConsumer):
+class Consumer(OffsetlessConsumer):
     """Reads the app's topics, bounded by what its agents have in hand."""
 
     def __init__(self, transport: Any, *args: Any, **kwargs: Any) -> None:
@@ -74,6 +73,9 @@ class Consumer(FaustConsumer):
         self._acknowledger = Acknowledger(
             self._client, self._layout, self.ledger, group=self.app.conf.id, options=options
         )
+        self._intake = Intake(
+            self.app, self._layout, self.callback, settle=self._acknowledger.settle
+        )
         self._reader = Reader(
             self._client,
             self._layout,
@@ -81,16 +83,11 @@ class Consumer(FaustConsumer):
             self._lease,
             group=self.app.conf.id,
             options=options,
-            deliver=self._deliver,
+            deliver=self._intake.take_in,
             lose=self._on_lost_entries,
         )
         self._registry = TopicRegistry(self._client, self._layout)
         self._subscribed: list[Stream] = []
-        self._feeders: dict[str, Feeder] = {}
-        #: Faust's offsets: a count per partition, since entry ids are not numbers in a row.
-        self._offsets: dict[TP, int] = {}
-        #: Entries that wait for Faust's own acknowledgement, by partition and offset.
-        self._by_offset: dict[TP, dict[int, Entry]] = {}
         self._faust_acknowledged = asyncio.Event()
         #: Ids of entries that were trimmed while they were pending, counted.
         self.lost_total = 0
@@ -178,36 +175,29 @@ class Consumer(FaustConsumer):
         keeping = asyncio.create_task(self._lease.keep(), name="lease")
         try:
             while not (self.should_stop or fetcher.should_stop):
-                await self._retry(self._read_on)
+                await self._retry(self._read)
         finally:
             keeping.cancel()
-            for feeder in self._feeders.values():
-                feeder.stop()
+            self._intake.stop()
 
-    async def _read_on(self) -> None:
+    async def _read(self) -> None:
         try:
             if not self._lease.is_held():
                 await self._lease.acquire()
-                await self._begin_term()
-            while not self.should_stop:
-                await self._reader.read()
-                if not self._lease.is_held():
-                    return
+                self._begin_term()
+            await self._reader.read()
         except GroupLostError as exc:
             # From the start of what is left: what was done before finds its effects in place.
             log.error("consumer group lost, making it anew", action="group_lost", error=str(exc))
             await self._reader.ensure_groups(self._subscribed, start_id="0")
-            await self._begin_term()
+            self._begin_term()
         except TransportError:
             self._reader.read_pending_again()
             raise
 
-    async def _begin_term(self) -> None:
+    def _begin_term(self) -> None:
         self._acknowledger.forget()
-        self._by_offset.clear()
-        for feeder in self._feeders.values():
-            feeder.stop()
-        self._feeders.clear()
+        self._intake.begin_term()
         self._reader.assign(self._subscribed)
 
     def _on_lease_lost(self) -> None:
@@ -226,42 +216,6 @@ class Consumer(FaustConsumer):
             last=ids[-1].decode(),
         )
         self._acknowledger.acknowledge(tp, ids)
-
-    # -- Handing on to Faust
-
-    async def _deliver(self, tp: TP, entries: list[Entry]) -> None:
-        feeder = self._feeders.get(tp.topic)
-        if feeder is None:
-            feeder = self._feeders[tp.topic] = Feeder(tp.topic, self.callback)
-        config = self._layout.stream(tp).config
-        if config.batch:
-            feeder.put(self._message(tp, entries, entries[-1]))
-            return
-        for entry in entries:
-            feeder.put(self._message(tp, entry.value, entry))
-        if config.settle is Settle.FAUST and not self.app.topics.acks_enabled_for(tp.topic):
-            # Faust never acknowledges what such a topic delivers, so delivery is the end.
-            self._acknowledger.settle(entries)
-
-    def _message(self, tp: TP, value: Any, entry: Entry) -> ConsumerMessage:
-        offset = self._offsets[tp] = self._offsets.get(tp, 0) + 1
-        config = self._layout.stream(tp).config
-        ours = config.external_key is None and not config.batch
-        if config.settle is Settle.FAUST:
-            self._by_offset.setdefault(tp, {})[offset] = entry
-        return ConsumerMessage(
-            tp.topic,
-            tp.partition,
-            offset,
-            entry.timestamp_s,
-            1,
-            entry.headers() if ours else {},
-            entry.key if ours else None,
-            value,
-            None,
-            tp=tp,
-            generation_id=self.app.consumer_generation_id,
-        )
 
     # -- Acknowledging
 
@@ -288,13 +242,10 @@ class Consumer(FaustConsumer):
 
     def _settle_acknowledged(self) -> None:
         for tp, offsets in self._acked.items():
-            if not offsets:
-                continue
-            waiting = self._by_offset.get(tp, {})
-            entries = [waiting.pop(offset, None) for offset in offsets]
-            offsets.clear()
-            self._acked_index[tp].clear()
-            self._acknowledger.settle(entry for entry in entries if entry is not None)
+            if offsets:
+                self.settle(self._intake.acknowledged(tp, offsets))
+                offsets.clear()
+                self._acked_index[tp].clear()
 
     @Service.task
     async def _acknowledge(self) -> None:
@@ -362,40 +313,6 @@ class Consumer(FaustConsumer):
             return partition
         return self.app.producer.key_partition(topic, key).partition
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Nothing to seek: Redis knows what is pending."""
-        return {}
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        return True
-
-    async def _seek(self, partition: TP, offset: int) -> None:
-        raise UnsupportedError("a stream is not read from an offset: its group has the position")
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        """Nothing to seek, as in `seek_to_committed`."""
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        raise UnsupportedError("messages are delivered, not asked for")
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        raise UnsupportedError("messages are delivered, not asked for")
-
-    def _new_topicpartition(self, topic: str, partition: int) -> TP:
-        return TP(topic, partition)
-
     def highwater(self, tp: TP) -> int:
         """The offset of the last message delivered."""
-        return self._offsets.get(tp, 0)
-
-    async def position(self, tp: TP) -> int | None:
-        """The offset of the last message delivered."""
-        return self._offsets.get(tp)
-
-    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        """Offsets count deliveries to this worker, so they start at nothing."""
-        return dict.fromkeys(partitions, 0)
-
-    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """The offsets of the last messages delivered."""
-        return {tp: self.highwater(tp) for tp in partitions}
+        return self._intake.delivered.get(tp, 0)

@@ -41,6 +41,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if not _START_ID.fullmatch(self.start_id):
             raise ValueError(f"start_id: {self.start_id!r} is not '$', '0' or an entry id")
+        if self.settle is Settle.EXPLICIT and not self.batch:
+            raise ValueError("settle: only an agent that is given entries can settle them")
 
     def topic(self) -> Mapping[str, Any]:
         """Return the ``config`` argument for :meth:`faust.App.topic`."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,7 @@ def test_ctrl_c_leaves_the_servers_until_the_workers_have_drained(checkout: Path
         pids = server_pids(checkout)
         # As a terminal does: to every process of the foreground group.
         os.killpg(process.pid, signal.SIGINT)
-        assert process.communicate(timeout=30)[0].split()[-1] == "drained"
+        assert "drained" in process.communicate(timeout=30)[0].splitlines()
         assert process.returncode == 0
     assert len(pids) == 2
     assert not any(is_alive(pid) for pid in pids)
@@ -311,7 +311,7 @@ def test_no_directory_is_opened_for_others_to_list(checkout: Path) -> None:
         assert (checkout / ".data/postgres").stat().st_mode & 0o077 == 0
 
 
-def test_a_killed_server_of_a_test_starts_again_with_its_data(tmp_path: Path) -> None:
+def test_a_killed_server_of_a_test_starts_again_with_its_data() -> None:
     directory = Path(tempfile.mkdtemp(prefix="capsules-"))
     try:
         with EphemeralServers(directory) as servers:
@@ -322,11 +322,12 @@ def test_a_killed_server_of_a_test_starts_again_with_its_data(tmp_path: Path) ->
                 redis_says(servers.redis_url, "PING")
             servers.start_redis()
             assert redis_says(servers.redis_url, "GET", "k") == "v"
-            for stop in (
-                lambda: servers.stop_postgres("fast"),
+            stops: tuple[Callable[[], None], ...] = (
+                servers.stop_postgres,
                 lambda: servers.stop_postgres("immediate"),
                 servers.kill_postgres,
-            ):
+            )
+            for stop in stops:
                 stop()
                 with pytest.raises(psycopg2.OperationalError):
                     postgres_says(servers.database_url, "select 1")
