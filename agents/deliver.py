@@ -106,6 +106,8 @@ class Deliver:
     async def _deliver_ready(self) -> None:
         while True:
             delivery = await self._ready.get()
+            if self._reconciler.is_leaving:
+                return
             with self._reconciler.working():
                 pause_s = await self._attempt(delivery)
                 if pause_s is None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import faust
 
+from agents.reconciler import Reconciler
 from agents.report import Report
 
 __all__ = ["Lane"]
@@ -28,15 +29,14 @@ class Lane:
     """Reports on their way to one verb's agent.
 
     Arguments:
-        app: whose channel carries the news.
         name: of the agent.
-        batch_max: reports per batch at most.
     """
 
-    def __init__(self, app: faust.App, name: str, *, batch_max: int) -> None:
+    def __init__(self, reconciler: Reconciler, name: str) -> None:
         self.name = name
-        self.channel: faust.ChannelT[Any] = app.channel(maxsize=1)
-        self._batch_max = batch_max
+        self.channel: faust.ChannelT[Any] = reconciler.app.channel(maxsize=1)
+        self._reconciler = reconciler
+        self._batch_max = reconciler.settings.lane_batch_max
         self._waiting: deque[Report] = deque()
         self._announced = False
 
@@ -53,9 +53,12 @@ class Lane:
     async def work(
         self, stream: faust.StreamT[Any], handle: Callable[[list[Report]], Awaitable[None]]
     ) -> None:
-        """Give `handle` batch after batch; the body of the lane's agent."""
+        """Give `handle` batch after batch; the body of the lane's agent.
+
+        A worker that leaves begins no further batch: what waits here stays pending in Redis.
+        """
         async for _ in stream:
             self._announced = False
-            while self._waiting:
+            while self._waiting and not self._reconciler.is_leaving:
                 size = min(len(self._waiting), self._batch_max)
                 await handle([self._waiting.popleft() for _ in range(size)])

@@ -52,6 +52,11 @@ class Reconciler:
         sql = resources.files("agents.sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
         return Statement(self.postgres, self.wiring, stage, sql)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this worker stops: what is under way is finished, and nothing more begun."""
+        return not self.consumer.flow_active
+
     def working(self) -> AbstractContextManager[None]:
         """A stretch of work that a leaving worker finishes."""
         return self.consumer.ledger.working()

@@ -55,7 +55,7 @@ class VerbAgent:
         hooks: bool,
     ) -> None:
         self.name = name
-        self.lane = Lane(reconciler.app, name, batch_max=reconciler.settings.lane_batch_max)
+        self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
         self._statement = reconciler.statement(name, statement)
         self._parameters = parameters

@@ -30,7 +30,7 @@ from config.settings import (
 )
 from streams import commands as commands
 from streams.postgres import Postgres
-from streams.topics import make_topics
+from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
 from streams.transport import Producer, StreamLayout, Transport, TransportOptions
 from streams.worker import ReconcilerWorker
@@ -50,7 +50,6 @@ class ReconcilerApp(faust.App):
             broker=str(URL(settings.redis_url).with_user(None).with_password(None)),
             store="memory://",
             Worker=ReconcilerWorker,
-            datadir=settings.data_dir / "faust",
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
@@ -93,6 +92,9 @@ class ReconcilerApp(faust.App):
         await super().on_first_start()
         await self.declare_topics()
 
+    def _create_directories(self) -> None:
+        """Faust makes a directory for its tables here; this app has none, and needs no disk."""
+
     async def declare_topics(self) -> None:
         """Tell the producer of all topics, read or not."""
         producer = self.producer
@@ -114,8 +116,7 @@ class ReconcilerApp(faust.App):
 def _transport_options(settings: Settings) -> TransportOptions:
     return TransportOptions(
         url=settings.redis_url,
-        # The source stream is in the same slot of a Redis Cluster as everything of ours.
-        key_prefix=f"{{{settings.source_stream}}}:{settings.app_id}:",
+        key_prefix=key_prefix(settings),
         worker_name=settings.worker_name or None,
         fetch_count=settings.fetch_count,
         prefetch_entries=settings.prefetch_entries,

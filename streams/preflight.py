@@ -18,6 +18,7 @@ import structlog
 from config.migrate import MigrationError, check_schema
 from config.settings import Settings, mask_url
 from streams.errors import StartError
+from streams.topics import key_prefix
 
 __all__ = ["check_start"]
 
@@ -73,7 +74,8 @@ def _try_redis(settings: Settings) -> str | None:
     try:
         with client:
             client.ping()
-            _try_source(client, settings)
+            _check_source(client, settings)
+            _check_partitions(client, settings)
     except redis.exceptions.AuthenticationError as exc:
         raise StartError(f"REDIS_URL: Redis refuses the user or password: {exc}") from exc
     except redis.exceptions.NoPermissionError as exc:
@@ -85,7 +87,16 @@ def _try_redis(settings: Settings) -> str | None:
     return None
 
 
-def _try_source(client: redis.Redis, settings: Settings) -> None:
+def _check_partitions(client: redis.Redis, settings: Settings) -> None:
+    recorded = client.hget(f"{key_prefix(settings)}topics", "capsules")
+    if recorded is not None and int(str(recorded)) != settings.partitions:
+        raise StartError(
+            f"CAPSULES_PARTITIONS: {settings.partitions}, but the streams in Redis have"
+            f" {int(str(recorded))}: with another number, order per capsule would not hold"
+        )
+
+
+def _check_source(client: redis.Redis, settings: Settings) -> None:
     kind = str(client.type(settings.source_stream))
     if kind not in ("none", "stream"):
         raise StartError(

@@ -80,9 +80,7 @@ async def read_status(
     dead = layout.streams(topics.dead_letters.get_topic_name())[0]
     with broker_errors("XLEN"):
         dead_letters = int(await client.xlen(dead.key))
-        owner: bytes | None = await client.execute_command(  # type: ignore[no-untyped-call]
-            "HGET", layout.name("lease"), "worker"
-        )
+        owner: bytes | None = await client.execute_command("HGET", layout.name("lease"), "worker")
     sandboxes, audit_rows = _count_rows(database_url)
     return Status(sandboxes, audit_rows, stages, dead_letters, (owner or b"").decode())
 
@@ -110,7 +108,7 @@ async def _count_after(client: redis.asyncio.Redis, key: bytes, entry_id: bytes)
     counted = 0
     with broker_errors("XRANGE"):
         while counted < _COUNT_MAX:
-            page: list[Any] = await client.execute_command(  # type: ignore[no-untyped-call]
+            page: list[Any] = await client.execute_command(
                 "XRANGE", key, b"(" + entry_id, b"+", "COUNT", _COUNT_STEP
             )
             counted += len(page)

@@ -15,13 +15,21 @@ import faust
 from config.settings import Settings
 from streams.transport import Settle, StreamConfig
 
-__all__ = ["SOURCE_ID", "Topics", "make_topics"]
+__all__ = ["PAYLOAD_FIELD", "SOURCE_ID", "Topics", "key_prefix", "make_topics"]
 
 #: The header that carries the id of the source entry: what the effects are marked with.
 SOURCE_ID: Final = "source-id"
 
 #: The name of the field that the producer puts its JSON in.
 PAYLOAD_FIELD: Final = b"payload"
+
+
+def key_prefix(settings: Settings) -> str:
+    """What each key of the app starts with.
+
+    The braces put all of them into one slot of a Redis Cluster, the source stream's.
+    """
+    return f"{{{settings.source_stream}}}:{settings.app_id}:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,162 @@
+"""``run``: the main job for development, all of it in one terminal."""
+
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, NoReturn
+
+import click
+import redis.asyncio
+from faust.cli.base import option
+from rich.console import Console
+
+import config
+from config.migrate import migrate
+from config.settings import Settings, load_settings, mask_url
+from config.sources import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE
+from streams.child_process import ChildProcess
 from streams.commands.command import ReconcilerCommand
+from streams.commands.live_view import LiveView, PlainView, Snapshot, View
+from streams.commands.signals import stop_on_signals
+from streams.errors import DatabaseUnavailableError
+from streams.sandbox_changes import SandboxChanges
+from streams.simulated_rows import Origin, find_sandboxes
+from streams.status import Status, read_status
+from streams.topics import Topics, make_topics
+from streams.transport import CONFIG_KEY, TransportError, broker_errors
+
+__all__ = ["run"]
+
+_DEMO_CONFIG: Final = Path(config.__file__).parent / "demo.toml"
+_DEMO_CAPSULES: Final = 40
+_TICK_S: Final = 0.5
+#: Ticks from one reading of all figures to the next.
+_FIGURES_EVERY: Final = 2
+_RATE_WINDOW_S: Final = 10.0
+_PUBLISHER_STOP_S: Final = 10.0
+#: What a worker gets beyond the time it takes to finish what is under way.
+_WORKER_STOP_S: Final = 10.0
+_LAST_LINES: Final = 8
 
 
-class run(ReconcilerCommand):
-    """x"""
+class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the class
+    """Run it all for development: servers, one worker, and a publisher that keeps it busy."""
 
-    async def run(self) -> None:
-        """x"""
+    options = [  # noqa: RUF012 - Faust declares it on the instance
+        option(
+            "--demo/--no-demo",
+            default=True,
+            show_default=True,
+            help="Have a simulated control plane publish events.",
+        ),
+        option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            default=5,
+            show_default=True,
+            help="Events per second of the demo.",
+        ),
+    ]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run until Ctrl-C, which is the normal end also while the servers start."""
+        try:
+            super().__call__(*args, **kwargs)
+        except SystemExit as exc:
+            raise SystemExit(0 if exc.code == 130 else exc.code) from exc
+
+    async def run(self, demo: bool, rate: float) -> None:
+        """Start all, show how it goes, and stop all in order."""
+        environ = self._child_environ(demo=demo)
+        self._prepare_database(demo=demo)
+        worker = self._child("worker", ["worker", "--without-web"], environ)
+        arguments = ["publish", "--count=0", f"--rate={rate}", f"--capsules={_DEMO_CAPSULES}"]
+        publisher = self._child("publisher", arguments, environ) if demo else None
+        children = [child for child in (publisher, worker) if child is not None]
+
+        def kill_children() -> None:
+            for child in children:
+                child.kill()
+
+        with stop_on_signals(again=kill_children) as stopped:
+            try:
+                await worker.start()
+                async with self.redis() as client:
+                    watch = _Watch(self._figures_source(client, environ), worker, publisher)
+                    with contextlib.closing(watch), self._view(children) as view:
+                        await watch.run(view, stopped)
+                failure = _describe_death(worker) if worker.exit_code is not None else ""
+            finally:
+                await self._stop(publisher, worker)
+        if failure:
+            self.fail(failure)
+
+    def _child_environ(self, *, demo: bool) -> dict[str, str]:
+        """Return what tells a child where the servers are, so that it starts none of its own."""
+        settings = self.settings
+        environ = {
+            "REDIS_URL": settings.redis_url,
+            "DATABASE_URL": settings.database_url,
+            "CAPSULES_LOG_FORMAT": "json",
+            "CAPSULES_WORKER_NAME": settings.worker_name or f"run-{os.getpid()}",
+        }
+        has_config = os.environ.get(CONFIG_VARIABLE) or Path(DEFAULT_CONFIG_FILE).exists()
+        if demo and not has_config:
+            environ[CONFIG_VARIABLE] = str(_DEMO_CONFIG)
+        return environ
+
+    def _prepare_database(self, *, demo: bool) -> None:
+        url = self.settings.database_url
+        origin = find_sandboxes(url)
+        if demo and origin is Origin.CONTROL_PLANE:
+            self.fail(
+                "the demo writes made-up sandboxes, and this database has those of a control"
+                " plane: leave the demo out (--no-demo), or set another DATABASE_URL"
+            )
+        migrate(url, dev=origin is not Origin.CONTROL_PLANE)
+
+    def _child(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> ChildProcess:
+        return ChildProcess(name, arguments, environ, self.settings.data_dir / f"{name}.log")
+
+    def _figures_source(
+        self, client: redis.asyncio.Redis, environ: Mapping[str, str]
+    ) -> _FiguresSource:
+        """Return what reads the figures of the topics that the worker has."""
+        settings = load_settings({**os.environ, **environ})
+        topics = make_topics(self.app, settings)
+        layout = self.reconciler_app.redis_layout
+        for topic in topics.hooks.values():
+            assert topic.config is not None  # noqa: S101 - make_topics gives each one
+            layout.declare(topic.get_topic_name(), topic.partitions or 1, topic.config[CONFIG_KEY])
+        return _FiguresSource(self, client, settings, topics)
+
+    def _view(self, children: list[ChildProcess]) -> View:
+        console = Console()
+        if not console.is_terminal:
+            return PlainView()
+        logs = "   ".join(f"{child.name}: {_from_here(child.log_path)}" for child in children)
+        urls = f"{mask_url(self.settings.redis_url)}   {mask_url(self.settings.database_url)}"
+        return LiveView(
+            console, "wrenn capsule reconciler", (urls, f"logs   {logs}", "Ctrl-C stops all of it")
+        )
+
+    async def _stop(self, publisher: ChildProcess | None, worker: ChildProcess) -> None:
+        drain_s = self.settings.drain_timeout_s
+        for child, timeout_s in ((publisher, _PUBLISHER_STOP_S), (worker, drain_s + _WORKER_STOP_S)):
+            if child is None or not child.is_running:
+                continue
+            self._say(f"stopping the {child.name} ...")
+            started = monotonic()
+            ended = await child.stop(timeout_s=timeout_s)
+            word = "stopped" if ended else "killed"
+            self._say(f"{child.name} {word} after {monotonic() - started:.1f} s")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, flush=True)

@@ -67,9 +67,9 @@ class ReaderConnection:
             TransportError: Redis is unreachable or refuses.
         """
         await self.close()
-        connection: AbstractConnection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._client.connection_pool.make_connection()
         with broker_errors("CONNECT"):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()
             self._connection = connection
             self.client_id = int(await self.execute("CLIENT", "ID"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import redis
 
 from config.embedded import EphemeralServers
 from config.migrate import migrate
+from tests.integration.checkout import server_pids
 
 TEMPLATE = "migrated"
 
@@ -61,6 +64,17 @@ def redis_url(servers: EphemeralServers) -> str:
     with closing(redis.Redis.from_url(servers.redis_url)) as client:
         client.flushall()
     return servers.redis_url
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A directory such as a checkout: `.data` in it belongs to the embedded servers."""
+    directory = Path(tempfile.mkdtemp(prefix="capsules-"))
+    yield directory
+    # Whatever a test has left running, also after it failed.
+    for pid in server_pids(directory):
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(directory)
 
 
 def _database(servers: EphemeralServers, template: str) -> Iterator[str]:

@@ -1,20 +1,16 @@
-"""Embedded servers: found again by every process of a checkout, and stopped by whom it concerns."""
+"""Embedded servers: every process of a checkout finds the same ones, with their data."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pytest
@@ -22,86 +18,9 @@ import redis
 from structlog.testing import capture_logs
 
 from config.embedded import EmbeddedServerError, EmbeddedServers, EphemeralServers, resolve_embedded
-from config.server_process import answers, is_alive
-from config.settings import Settings, load_settings
+from config.settings import Settings
+from tests.integration.checkout import ROOT, postgres_says, redis_says, server_pids, settings_in
 from tests.integration.conftest import execute
-
-ROOT = Path(__file__).parents[2]
-
-OWNER = """
-import os, signal, sys, pathlib
-from config.embedded import EmbeddedServers
-from config.settings import load_settings
-servers = EmbeddedServers(load_settings({}, cwd=pathlib.Path(sys.argv[1])))
-servers.start()
-print("started", flush=True)
-"""
-WAITS = OWNER + "signal.pause()\n"
-DRAINS_ON_CTRL_C = (
-    OWNER
-    + """
-import redis, psycopg2
-try:
-    signal.pause()
-except KeyboardInterrupt:
-    redis.Redis.from_url(servers.settings.redis_url).set("drained", 1)
-    psycopg2.connect(servers.settings.database_url).close()
-    print("drained", flush=True)
-"""
-)
-
-
-@pytest.fixture
-def checkout() -> Iterator[Path]:
-    """A directory such as a checkout: `.data` in it belongs to the embedded servers."""
-    directory = Path(tempfile.mkdtemp(prefix="capsules-"))
-    yield directory
-    # Whatever a test has left running, also after it failed.
-    for pid in server_pids(directory):
-        os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(directory)
-
-
-def settings_in(checkout: Path, **environ: str) -> Settings:
-    return load_settings(environ, cwd=checkout)
-
-
-def server_pids(checkout: Path) -> list[int]:
-    """The processes in the pid files of the two servers that are alive."""
-    files = (checkout / ".data/valkey/valkey.pid", checkout / ".data/postgres/postmaster.pid")
-    pids = [int(file.read_text().split()[0]) for file in files if file.exists()]
-    return [pid for pid in pids if is_alive(pid) and pid != os.getpid()]
-
-
-@contextmanager
-def owner(checkout: Path, code: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has started the servers of this checkout."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(checkout)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            lines = iter(process.stdout.readline, "")
-            assert any(line.strip() == "started" for line in lines)
-            yield process
-        finally:
-            process.kill()
-
-
-def redis_says(url: str, *command: str) -> Any:
-    with closing(redis.Redis.from_url(url, decode_responses=True)) as client:
-        return client.execute_command(*command)  # type: ignore[no-untyped-call]
-
-
-def postgres_says(url: str, statement: str) -> Any:
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-        return (cursor.fetchone() or [None])[0]
 
 
 def test_both_servers_are_ready_and_safe_with_data(checkout: Path) -> None:
@@ -197,91 +116,6 @@ def test_a_spoilt_port_file_is_made_anew(checkout: Path) -> None:
     (checkout / ".data/ports.json").write_text('{"redis": ')
     with EmbeddedServers(settings_in(checkout)):
         assert len(server_pids(checkout)) == 2
-
-
-def test_a_second_process_uses_the_servers_and_leaves_them_running(checkout: Path) -> None:
-    with owner(checkout, WAITS):
-        pids = server_pids(checkout)
-        with EmbeddedServers(settings_in(checkout)) as servers:
-            assert redis_says(servers.settings.redis_url, "PING")
-            assert server_pids(checkout) == pids
-        assert server_pids(checkout) == pids
-
-
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_owner_stops_the_servers(sig: signal.Signals, checkout: Path) -> None:
-    with owner(checkout, WAITS) as process:
-        pids = server_pids(checkout)
-        process.send_signal(sig)
-        assert process.wait(30) == 128 + sig
-    assert len(pids) == 2
-    assert not any(is_alive(pid) for pid in pids)
-
-
-@pytest.mark.parametrize("end", ["", "raise RuntimeError", "sys.exit(3)"])
-def test_any_end_of_the_owner_stops_the_servers(end: str, checkout: Path) -> None:
-    with owner(checkout, OWNER + end) as process:
-        process.wait(30)
-    assert server_pids(checkout) == []
-    assert not answers(json.loads((checkout / ".data/ports.json").read_text())["redis"])
-
-
-def test_ctrl_c_leaves_the_servers_until_the_workers_have_drained(checkout: Path) -> None:
-    with owner(checkout, DRAINS_ON_CTRL_C) as process:
-        pids = server_pids(checkout)
-        # As a terminal does: to every process of the foreground group.
-        os.killpg(process.pid, signal.SIGINT)
-        assert "drained" in process.communicate(timeout=30)[0].splitlines()
-        assert process.returncode == 0
-    assert len(pids) == 2
-    assert not any(is_alive(pid) for pid in pids)
-
-
-def test_the_servers_of_a_killed_owner_are_taken_over_and_then_stopped(checkout: Path) -> None:
-    with owner(checkout, WAITS) as process:
-        pids = server_pids(checkout)
-        process.kill()
-        process.wait(30)
-    assert server_pids(checkout) == pids
-    with EmbeddedServers(settings_in(checkout)):
-        assert server_pids(checkout) == pids
-    assert server_pids(checkout) == []
-
-
-def test_a_kill_of_owner_and_servers_loses_nothing(checkout: Path) -> None:
-    with owner(checkout, WAITS) as process:
-        settings = resolve_embedded(settings_in(checkout))
-        redis_says(settings.redis_url, "SET", "k", "v")
-        execute(settings.database_url, "create table t as select 7 as n")
-        for pid in (process.pid, *server_pids(checkout)):
-            os.kill(pid, signal.SIGKILL)
-    assert (checkout / ".data/postgres/postmaster.pid").exists()
-    with EmbeddedServers(settings_in(checkout)) as servers:
-        assert servers.settings == settings
-        assert redis_says(settings.redis_url, "GET", "k") == "v"
-        assert postgres_says(settings.database_url, "select n from t") == 7
-
-
-def test_a_stale_pid_file_whose_number_is_in_use_again_does_not_matter(checkout: Path) -> None:
-    with EmbeddedServers(settings_in(checkout)):
-        postmaster = (checkout / ".data/postgres/postmaster.pid").read_text().splitlines()
-    stale = "\n".join([str(os.getpid()), *postmaster[1:]]) + "\n"
-    (checkout / ".data/postgres/postmaster.pid").write_text(stale)
-    (checkout / ".data/valkey/valkey.pid").write_text(f"{os.getpid()}\n")
-    with EmbeddedServers(settings_in(checkout)):
-        assert len(server_pids(checkout)) == 2
-
-
-def test_a_server_on_a_port_nobody_knows_any_more_is_replaced(checkout: Path) -> None:
-    with owner(checkout, WAITS) as process:
-        old = server_pids(checkout)
-        process.kill()
-        process.wait(30)
-    (checkout / ".data/ports.json").unlink()
-    with EmbeddedServers(settings_in(checkout)) as servers:
-        assert redis_says(servers.settings.redis_url, "PING")
-        assert postgres_says(servers.settings.database_url, "select 1") == 1
-        assert not any(is_alive(pid) for pid in old)
 
 
 def test_a_start_that_fails_leaves_nothing_running(checkout: Path) -> None:

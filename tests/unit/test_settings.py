@@ -20,7 +20,6 @@ from config.settings import (
     env_name,
     load_settings,
 )
-from config.urls import mask_text, mask_url
 
 KEY = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 WEBHOOK = {"type": "webhook", "name": "billing", "url": "https://billing.example/hook"}
@@ -279,25 +278,3 @@ def test_the_environment_is_read_when_asked_and_not_at_import(tmp_path: Path) ->
         env={},
     )
     assert run.stdout.strip() == "7"
-
-
-@pytest.mark.parametrize(
-    ("url", "masked"),
-    [
-        ("redis://u:p@h:1/0", "redis://u:***@h:1/0"),
-        ("redis://:p@h", "redis://:***@h"),
-        ("redis://u@h:1", "redis://u@h:1"),
-        ("redis://h:1/0", "redis://h:1/0"),
-        ("redis://u:a@b:c/d@h", "redis://u:***@h"),
-        ("postgres://h/d?user=u&password=p&x=1", "postgres://h/d?user=u&password=***&x=1"),
-        ("embedded", "embedded"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
-    assert mask_url(url) == masked
-
-
-def test_a_text_is_shown_without_the_passwords_in_it() -> None:
-    text = "from redis://u:p1@h to 'postgres://u:p2@h/d', token=t3 at me@example"
-    shown = "from redis://u:***@h to 'postgres://u:***@h/d', token=*** at me@example"
-    assert mask_text(text) == shown

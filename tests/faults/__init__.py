@@ -1,0 +1,1 @@
+"""What is longer, or hurts: crashes, backlogs, servers that come and go."""

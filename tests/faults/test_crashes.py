@@ -1,0 +1,52 @@
+"""A worker that dies at any moment leaves nothing undone and nothing done twice."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.event_log import generate
+from tests.oracle import replay
+from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver, assert_same
+from tests.worker_process import WorkerProcess, eventually
+
+KILLS = 5
+
+
+def steps_done(ground: Ground) -> int:
+    """A count that grows with all that workers do: entries read at any stage."""
+    total = 0
+    with ground.redis() as client:
+        for key in [SOURCE.encode(), *client.keys(f"{PREFIX}*:[0-9]*")]:
+            total += sum(info["entries-read"] or 0 for info in client.xinfo_groups(key))
+    return total
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_worker_killed_five_times_ends_as_the_oracle_says(
+    ground: Ground, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    log = generate(seed, events=20_000, capsules=500)
+    expected = replay(log.rows, log.entries)
+    ground.load(log.rows)
+    share = len(log.entries) // (KILLS + 1)
+    async with Receiver() as receiver:
+        settings = ground.settings(**receiver.settings())
+        for kill in range(KILLS):
+            worker = WorkerProcess(tmp_path, **settings)
+            ground.publish(log.entries[kill * share : (kill + 1) * share])
+            moment = steps_done(ground) + rng.randrange(1, share)
+            await eventually(
+                lambda moment=moment: steps_done(ground) >= moment,  # type: ignore[misc]
+                what=f"step {moment}",
+            )
+            worker.kill()
+        ground.publish(log.entries[KILLS * share :])
+        worker = WorkerProcess(tmp_path, **settings)
+        await eventually(ground.drained, what="all done", timeout_s=90)
+        assert await worker.stop() == 0
+        assert_same(ground.outcome(receiver), expected)
