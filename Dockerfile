@@ -18,4 +18,4 @@ ENV PATH=/venv/bin:$PATH \
 WORKDIR /app
 USER capsules
 STOPSIGNAL SIGTERM
-CMD ["faust", "-A", "streams.app", "worker", "--without-web"]
+CMD ["faust", "-A", "streams.app", "worker"]

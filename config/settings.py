@@ -46,43 +46,70 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = EMBEDDED
+    """`redis://` or `rediss://` URL; `embedded` starts a Valkey under the data directory."""
     database_url: Annotated[str, AfterValidator(check_postgres_url)] = EMBEDDED
+    """`postgresql://` URL of the control plane's database; `embedded` starts a PostgreSQL."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """What the log shows at least."""
     log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people on a terminal, JSON lines anywhere else."""
 
-    # The consumer group at the source, and the first part of the name of every key of ours.
     app_id: str = Field(
         default="wrenn-sandbox-reconciler-v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
     )
+    """The consumer group at the source, and part of the name of every key of ours."""
     worker_name: str = Field(default="", pattern=r"^[A-Za-z0-9._:@-]{0,128}$")
+    """How this worker is called in leases and logs; empty: host name and process id."""
     source_stream: str = Field(default="wrenn:events", pattern=r"^[!-~]{1,256}$")
+    """The producer's stream."""
     source_start_id: str = Field(default="$", pattern=r"^(\$|\d{1,20}(-\d{1,20})?)$")
+    """Where a new consumer group starts: `$` (from now on), `0` (all there is) or an entry id."""
 
     partitions: int = Field(default=16, ge=1, le=256)
-    fetch_count: int = Field(default=500, ge=1, le=10_000)  # entries per partition and read
-    # Per partition: entries delivered and not yet settled.
-    prefetch_entries: int = Field(default=2000, ge=1, le=100_000)
+    """Streams per topic of ours. Recorded in Redis by the first worker; not to be changed."""
+    fetch_count: int = Field(default=500, ge=1, le=10_000)
+    """Entries asked for per partition and read."""
+    prefetch_entries: int = Field(default=2000, ge=1, le=100_000, validate_default=True)
+    """Entries per partition that are delivered and not settled; above, it is not read."""
     payload_max_bytes: int = Field(default=262_144, ge=1024, le=64 * 1024 * 1024)
+    """Larger payloads are dead letters, and not parsed."""
     lane_batch_max: int = Field(default=500, ge=1, le=10_000)
+    """Events per SQL statement."""
 
     lease_s: float = Field(default=10.0, ge=1, le=60)
+    """How long after a worker's death another one takes over."""
     drain_timeout_s: float = Field(default=20.0, ge=0, le=3600)
+    """How long a worker that is told to stop may finish what it has started."""
     redis_timeout_s: float = Field(default=5.0, ge=0.1, le=60)
+    """Bound on connecting to Redis and on each of its answers."""
     read_block_ms: int = Field(default=2000, ge=1, validate_default=True)
+    """How long one read waits in Redis for new entries; less than `redis_timeout_s`."""
 
     postgres_pool_size: int = Field(default=6, ge=1, le=100)
+    """Connections at most; the five verb agents run one statement each at a time."""
     postgres_connect_timeout_s: float = Field(default=5.0, ge=1, le=60)
+    """Bound on making a connection to Postgres."""
     statement_timeout_ms: int = Field(default=10_000, ge=1, le=3_600_000)
+    """Bound on one statement, kept by the server."""
     lock_timeout_ms: int = Field(default=3_000, ge=1, le=3_600_000)
+    """Bound on waiting for a row that somebody else has locked."""
 
-    data_dir: Path = Path(".data")  # of the embedded servers
-    web_port: int = Field(default=0, ge=0, le=65_535)  # 0: no web server
+    data_dir: Path = Path(".data")
+    """Where the embedded servers keep their data."""
+    web_port: int = Field(default=0, ge=0, le=65_535)
+    """Port of Faust's web server; 0: none."""
     web_bind: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
+    """Address that the web server listens on."""
     sinks: tuple[SinkSettings, ...] = ()
+    """Hook sinks: a JSON list in the environment, `[[sinks]]` tables in TOML."""
 
     @classmethod
     def settings_customise_sources(
@@ -118,6 +145,15 @@ class Settings(BaseSettings):
         timeout_s = info.data.get("redis_timeout_s")  # absent when it is a mistake itself
         if timeout_s is not None and value >= timeout_s * 1000:
             raise ValueError(f"expected less than redis_timeout_s, which is {timeout_s:g} s")
+        return value
+
+    @field_validator("prefetch_entries")
+    @classmethod
+    def _one_read_fits(cls, value: int, info: ValidationInfo) -> int:
+        # A partition is read only while a whole read fits: with less it would never be.
+        fetch_count = info.data.get("fetch_count")
+        if fetch_count is not None and value < fetch_count:
+            raise ValueError(f"expected at least fetch_count, which is {fetch_count}")
         return value
 
     @field_validator("sinks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +25,7 @@ _KNOWN: Final = "select id, status, last_updated from sandboxes order by 3 desc 
 _NEWEST: Final = """
     select id, status, last_updated from sandboxes where last_updated >= %s order by 3 desc limit %s
 """
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _KNOWN_MAX: Final = 100_000
 _CHANGES_MAX: Final = 2_000
 
@@ -63,7 +64,7 @@ class SandboxChanges:
             self._statuses = {capsule_id: status for capsule_id, status, _ in rows}
             self._note(rows)
             return []
-        since = self._newest - _OVERLAP if self._newest else datetime.min
+        since = self._newest - _OVERLAP if self._newest else _LONG_AGO
         rows = self._select(_NEWEST, (since, _CHANGES_MAX))
         self._note(rows)
         return list(self._compare(reversed(rows), self._statuses))

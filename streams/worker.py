@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import faust
 import structlog
+from faust.types import AppT
 
 from config.embedded import EmbeddedServerError, EmbeddedServers
+from config.settings import Settings
 from streams.errors import StartError
 from streams.preflight import check_start
 
@@ -28,12 +30,22 @@ class ReconcilerWorker(faust.Worker):
     The first SIGTERM or SIGINT finishes what is under way; a second one does not wait.
     """
 
+    def __init__(self, app: AppT, *args: Any, **kwargs: Any) -> None:
+        super().__init__(app, *args, **kwargs)
+        # `faust worker` turns its web server on unless told otherwise, on port 6066.
+        if not self.settings.web_port:
+            app.conf.web_enabled = False
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings."""
+        return cast("ReconcilerApp", self.app).settings
+
     def execute_from_commandline(self) -> NoReturn:
         """Check, start, run until stopped; ends the program."""
-        settings = cast("ReconcilerApp", self.app).settings
         try:
-            with EmbeddedServers(settings):
-                check_start(settings)
+            with EmbeddedServers(self.settings):
+                check_start(self.settings)
                 super().execute_from_commandline()
         except (StartError, EmbeddedServerError) as exc:
             print(exc, file=sys.stderr)

@@ -46,7 +46,7 @@ class WorkerProcess:
         }
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "--without-web"],
+                [sys.executable, "-m", "faust", "-A", "streams.app", "worker"],
                 cwd=directory,
                 env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | settings,
                 stdout=output,

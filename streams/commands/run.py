@@ -5,40 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NoReturn
 
 import click
-import redis.asyncio
 from faust.cli.base import option
 from rich.console import Console
 
 import config
 from config.migrate import migrate
-from config.settings import Settings, load_settings, mask_url
+from config.settings import load_settings, mask_url
 from config.sources import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE
 from streams.child_process import ChildProcess
 from streams.commands.command import ReconcilerCommand
-from streams.commands.live_view import LiveView, PlainView, Snapshot, View
+from streams.commands.live_view import LiveView, PlainView, View
 from streams.commands.signals import stop_on_signals
-from streams.errors import DatabaseUnavailableError
+from streams.commands.watch import Watch
 from streams.sandbox_changes import SandboxChanges
 from streams.simulated_rows import Origin, find_sandboxes
 from streams.status import Status, read_status
 from streams.topics import Topics, make_topics
-from streams.transport import CONFIG_KEY, TransportError, broker_errors
+from streams.transport import CONFIG_KEY
 
 __all__ = ["run"]
 
 _DEMO_CONFIG: Final = Path(config.__file__).parent / "demo.toml"
 _DEMO_CAPSULES: Final = 40
-_TICK_S: Final = 0.5
-#: Ticks from one reading of all figures to the next.
-_FIGURES_EVERY: Final = 2
-_RATE_WINDOW_S: Final = 10.0
 _PUBLISHER_STOP_S: Final = 10.0
 #: What a worker gets beyond the time it takes to finish what is under way.
 _WORKER_STOP_S: Final = 10.0
@@ -87,15 +81,49 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
         with stop_on_signals(again=kill_children) as stopped:
             try:
                 await worker.start()
-                async with self.redis() as client:
-                    watch = _Watch(self._figures_source(client, environ), worker, publisher)
-                    with contextlib.closing(watch), self._view(children) as view:
-                        await watch.run(view, stopped)
-                failure = _describe_death(worker) if worker.exit_code is not None else ""
+                with self._view(children) as view:
+                    await self._watch(view, stopped, worker, publisher, environ)
+                failed = not worker.is_running
             finally:
                 await self._stop(publisher, worker)
-        if failure:
-            self.fail(failure)
+        if failed:
+            lines = "\n".join(worker.last_lines(_LAST_LINES))
+            self.fail(
+                f"the worker has died (exit code {worker.exit_code}); its last lines:\n{lines}"
+            )
+
+    async def _watch(
+        self,
+        view: View,
+        stopped: asyncio.Event,
+        worker: ChildProcess,
+        publisher: ChildProcess | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        topics = self._topics_of_worker(environ)
+        changes = SandboxChanges(self.settings.database_url)
+        async with self.redis() as client:
+
+            async def read_figures() -> Status:
+                return await read_status(
+                    client,
+                    self.settings.database_url,
+                    topics,
+                    self.reconciler_app.redis_layout,
+                    group=self.app.conf.id,
+                )
+
+            watch = Watch(
+                read_figures,
+                changes,
+                client,
+                source=self.settings.source_stream,
+                worker=worker,
+                worker_name=environ["CAPSULES_WORKER_NAME"],
+                publisher=publisher,
+            )
+            with contextlib.closing(changes):
+                await watch.run(view, stopped)
 
     def _child_environ(self, *, demo: bool) -> dict[str, str]:
         """Return what tells a child where the servers are, so that it starts none of its own."""
@@ -124,17 +152,14 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
     def _child(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> ChildProcess:
         return ChildProcess(name, arguments, environ, self.settings.data_dir / f"{name}.log")
 
-    def _figures_source(
-        self, client: redis.asyncio.Redis, environ: Mapping[str, str]
-    ) -> _FiguresSource:
-        """Return what reads the figures of the topics that the worker has."""
-        settings = load_settings({**os.environ, **environ})
-        topics = make_topics(self.app, settings)
+    def _topics_of_worker(self, environ: Mapping[str, str]) -> Topics:
+        """Return the topics of the worker, which may have sinks that this process has not."""
+        topics = make_topics(self.reconciler_app, load_settings({**os.environ, **environ}))
         layout = self.reconciler_app.redis_layout
         for topic in topics.hooks.values():
             assert topic.config is not None  # noqa: S101 - make_topics gives each one
             layout.declare(topic.get_topic_name(), topic.partitions or 1, topic.config[CONFIG_KEY])
-        return _FiguresSource(self, client, settings, topics)
+        return topics
 
     def _view(self, children: list[ChildProcess]) -> View:
         console = Console()
@@ -148,15 +173,24 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
 
     async def _stop(self, publisher: ChildProcess | None, worker: ChildProcess) -> None:
         drain_s = self.settings.drain_timeout_s
-        for child, timeout_s in ((publisher, _PUBLISHER_STOP_S), (worker, drain_s + _WORKER_STOP_S)):
+        for child, timeout_s in (
+            (publisher, _PUBLISHER_STOP_S),
+            (worker, drain_s + _WORKER_STOP_S),
+        ):
             if child is None or not child.is_running:
                 continue
-            self._say(f"stopping the {child.name} ...")
+            self._tell(f"stopping the {child.name} ...")
             started = monotonic()
             ended = await child.stop(timeout_s=timeout_s)
             word = "stopped" if ended else "killed"
-            self._say(f"{child.name} {word} after {monotonic() - started:.1f} s")
+            self._tell(f"{child.name} {word} after {monotonic() - started:.1f} s")
 
     @staticmethod
-    def _say(text: str) -> None:
+    def _tell(text: str) -> None:
         print(text, flush=True)
+
+
+def _from_here(path: Path) -> Path:
+    """Return `path` as a person in the working directory would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -168,6 +169,15 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(
     servers.start_postgres()
     await worker.wait_for("lease_acquired")
     assert await worker.stop() == 0
+
+
+async def test_a_worker_listens_on_no_port_unless_told_to(ground: Ground, tmp_path: Path) -> None:
+    worker = WorkerProcess(tmp_path, **ground.settings())
+    await worker.wait_for("lease_acquired")
+    process = psutil.Process(worker.process.pid)
+    listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert await worker.stop() == 0
+    assert listening == []
 
 
 async def test_no_password_is_in_what_a_worker_prints_or_logs(
