@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,8 @@ import orjson
 __all__ = ["ChildProcess"]
 
 _TAIL_BYTES: Final = 16_384
+#: What commands a terminal; Faust shows and hides the cursor wherever it writes to.
+_NOT_TEXT: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 
 
 class ChildProcess:
@@ -63,6 +67,14 @@ class ChildProcess:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def ending(self) -> str:
+        """How it ended, for people; empty if it has not."""
+        code = self.exit_code
+        if code is None:
+            return ""
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
     async def stop(self, *, timeout_s: float) -> bool:
         """Ask it to end and wait until it has; False if it had to be killed."""
         if self._process is None or not self.is_running:
@@ -84,8 +96,9 @@ class ChildProcess:
         """Return the end of its log, for people."""
         with self.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = log.read().decode("utf-8", "replace").splitlines()
-        return [_readable(line) for line in lines if line.strip()][-count:]
+            text = log.read().decode("utf-8", "replace")
+        lines = [_NOT_TEXT.sub("", line).rstrip() for line in text.splitlines()]
+        return [_readable(line) for line in lines if line][-count:]
 
 
 def _readable(line: str) -> str:

@@ -194,7 +194,7 @@ def _panel(title: str, content: RenderableType) -> Panel:
 
 
 def _rows(rows: Sequence[tuple[str, ...]], *, header: Sequence[str] = ()) -> Table:
-    table = Table(box=None, expand=True, show_header=bool(header), padding=(0, 1, 0, 0))
+    table = Table(box=None, expand=True, show_header=bool(header), pad_edge=False)
     for n, name in enumerate(header or rows[0] if rows else ()):
         table.add_column(
             name if header else "",
@@ -238,6 +238,8 @@ def _figures(snapshot: Snapshot) -> RenderableType:
 
 def _change_table(changes: Sequence[SandboxChange], room: int) -> RenderableType:
     table = Table.grid(padding=(0, 3))
+    if not changes:
+        table.add_row("[dim]none yet[/]", "", "")
     for change in changes:
         before = _coloured(change.before) if change.before else "[dim](new)[/]"
         table.add_row(
@@ -245,6 +247,6 @@ def _change_table(changes: Sequence[SandboxChange], room: int) -> RenderableType
             _shortened(change.capsule_id),
             f"{before} -> {_coloured(change.after)}",
         )
-    for _ in range(room - len(changes)):
+    for _ in range(room - max(1, len(changes))):
         table.add_row("", "", "")
     return table

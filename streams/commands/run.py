@@ -88,9 +88,7 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
                 await self._stop(publisher, worker)
         if failed:
             lines = "\n".join(worker.last_lines(_LAST_LINES))
-            self.fail(
-                f"the worker has died (exit code {worker.exit_code}); its last lines:\n{lines}"
-            )
+            self.fail(f"the worker has died ({worker.ending}); its last lines:\n{lines}")
 
     async def _watch(
         self,

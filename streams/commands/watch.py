@@ -141,4 +141,4 @@ class Watch:
 
 def _death(child: ChildProcess) -> str:
     last = child.last_lines(1)
-    return f"died (exit code {child.exit_code})" + (f": {last[0]}" if last else "")
+    return f"died ({child.ending})" + (f": {last[0]}" if last else "")

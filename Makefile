@@ -1,0 +1,66 @@
+# What a developer needs. Nothing has to be installed before but make and Python 3.11 or newer.
+
+PYTHON ?= python3
+DEMO ?= 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(INSTALLED) ## Run it all on embedded servers, with a demo that publishes; DEMO=0: without.
+	@$(BIN)/faust -A streams.app run $(if $(filter 0 no false,$(DEMO)),--no-demo)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the unit and integration tests, on servers of their own.
+	@$(BIN)/python -m pytest tests/unit tests/integration
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## Run the tests that kill, freeze and cut off what they can.
+	@$(BIN)/python -m pytest tests/faults
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, format, types and which package may import which.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure.
+	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; \
+	else echo "see benchmarks/"; fi
+
+# Not only for this machine: no address of a package index, no path.
+.PHONY: constraints
+constraints: $(INSTALLED) ## Write constraints.txt anew, with what pyproject.toml asks for.
+	@$(BIN)/python -m pip install --quiet "pip-tools>=7.5"
+	@echo "resolving what pyproject.toml asks for ..."
+	@$(BIN)/python -m piptools compile pyproject.toml --quiet --upgrade --no-header \
+	    --generate-hashes --allow-unsafe --all-extras --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --output-file $(VENV)/constraints.txt > /dev/null
+	@{ echo "# All that is installed, exactly, with the hashes that pip compares."; \
+	   echo "# Made by \`make constraints\` from pyproject.toml: change versions there."; \
+	   cat $(VENV)/constraints.txt; } > constraints.txt
+	@rm $(VENV)/constraints.txt
+	@echo "wrote constraints.txt"
+
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "Python 3.11 or newer is needed, and $(PYTHON) is" \
+	        "$$($(PYTHON) --version 2>&1); choose another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV) (once, and when constraints.txt or pyproject.toml change) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,200 @@
+"""Servers that go away and come back under load: nothing lost, nothing twice, no restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from config.embedded import EphemeralServers
+from tests.event_log import EventLog, generate
+from tests.faults.test_crashes import steps_done
+from tests.oracle import Outcome, replay
+from tests.reconciliation import Ground, Receiver, assert_same
+from tests.worker_process import WorkerProcess, eventually
+
+EVENTS = 20_000
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return generate(21, events=EVENTS, capsules=500)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def worker(
+    ground: Ground, receiver: Receiver, tmp_path: Path
+) -> AsyncIterator[WorkerProcess]:
+    settings = {"CAPSULES_LOCK_TIMEOUT_MS": "300", "CAPSULES_STATEMENT_TIMEOUT_MS": "1000"}
+    worker = WorkerProcess(tmp_path, **ground.settings(**receiver.settings(), **settings))
+    await worker.wait_for("lease_acquired")
+    yield worker
+    if worker.process.poll() is None:
+        worker.kill()
+
+
+async def midway(ground: Ground, fault: Callable[[], None]) -> None:
+    """Wait until part of the work is done, and let `fault` happen."""
+    moment = steps_done(ground) + EVENTS // 10
+    await eventually(lambda: steps_done(ground) >= moment, what="some work done")
+    await asyncio.to_thread(fault)
+
+
+async def finish(ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog) -> None:
+    """Let the worker finish, and compare with the oracle."""
+    expected: Outcome = replay(log.rows, log.entries)
+    await eventually(ground.drained, what="all done", timeout_s=90)
+    assert await worker.stop() == 0
+    assert_same(ground.outcome(receiver), expected)
+
+
+async def test_postgres_crashing_under_load(
+    servers: EphemeralServers,
+    ground: Ground,
+    worker: WorkerProcess,
+    receiver: Receiver,
+    log: EventLog,
+) -> None:
+    def crash() -> None:
+        servers.stop_postgres("immediate")
+        servers.start_postgres()
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    for _ in range(3):
+        await midway(ground, crash)
+    await finish(ground, worker, receiver, log)
+    assert worker.said("stage_retry")
+
+
+async def test_postgres_ending_all_sessions_under_load(
+    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
+) -> None:
+    def end_sessions() -> None:
+        with ground.cursor() as cursor:
+            cursor.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'capsule-reconciler'"
+            )
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    for _ in range(5):
+        await midway(ground, end_sessions)
+    await finish(ground, worker, receiver, log)
+
+
+async def test_statements_cancelled_by_the_server(
+    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
+) -> None:
+    # aiopg reports these as CancelledError, which Faust takes for a rebalance.
+    def cancel() -> None:
+        for _ in range(50):
+            with ground.cursor() as cursor:
+                cursor.execute(
+                    "select pg_cancel_backend(pid) from pg_stat_activity"
+                    " where application_name = 'capsule-reconciler'"
+                )
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    await midway(ground, cancel)
+    await finish(ground, worker, receiver, log)
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+async def test_rows_that_somebody_else_holds(
+    ground: Ground,
+    receiver: Receiver,
+    log: EventLog,
+    tmp_path: Path,
+    limit: str,
+) -> None:
+    settings = {
+        "CAPSULES_LOCK_TIMEOUT_MS": "200" if limit == "lock_timeout" else "60000",
+        "CAPSULES_STATEMENT_TIMEOUT_MS": "400",
+    }
+    worker = WorkerProcess(tmp_path, **ground.settings(**receiver.settings(), **settings))
+    ground.load(log.rows)
+    with closing(psycopg2.connect(ground.database_url)) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("select id from sandboxes for update")
+        ground.publish(log.entries)
+        await worker.wait_for("stage_retry")
+    await finish(ground, worker, receiver, log)
+
+
+async def test_deadlocks_with_somebody_elses_transactions(
+    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
+) -> None:
+    ids = sorted(map(str, log.rows))
+    over = asyncio.Event()
+
+    def cross() -> None:
+        # The control plane's own transactions, in the order that hurts.
+        with closing(psycopg2.connect(ground.database_url)) as connection:
+            for start in range(0, len(ids) - 20, 20):
+                try:
+                    with connection, connection.cursor() as cursor:
+                        for capsule in reversed(ids[start : start + 20]):
+                            cursor.execute(
+                                "update sandboxes set memory_mb = 1 where id = %s", (capsule,)
+                            )
+                except psycopg2.errors.DeadlockDetected:
+                    continue
+
+    async def keep_crossing() -> None:
+        while not over.is_set():
+            await asyncio.to_thread(cross)
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    crossing = asyncio.create_task(keep_crossing())
+    try:
+        await eventually(ground.drained, what="all done", timeout_s=90)
+    finally:
+        over.set()
+        await crossing
+    await finish(ground, worker, receiver, log)
+
+
+async def test_redis_crashing_under_load(
+    servers: EphemeralServers,
+    ground: Ground,
+    worker: WorkerProcess,
+    receiver: Receiver,
+    log: EventLog,
+) -> None:
+    def crash() -> None:
+        servers.kill_redis()
+        servers.start_redis()
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    for _ in range(3):
+        await midway(ground, crash)
+    await finish(ground, worker, receiver, log)
+
+
+async def test_redis_cutting_all_connections_under_load(
+    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
+) -> None:
+    def cut() -> None:
+        with ground.redis() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    ground.load(log.rows)
+    ground.publish(log.entries)
+    for _ in range(8):
+        await midway(ground, cut)
+    await finish(ground, worker, receiver, log)
