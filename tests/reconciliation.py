@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import psycopg2
@@ -43,7 +43,8 @@ class Ground:
         } | more
 
     @contextmanager
-    def redis(self) -> Iterator[redis.Redis]:
+    def redis(self) -> Iterator[Any]:
+        """Give a client; redis-py types each answer as everything it might be, so it has none."""
         with closing(redis.Redis.from_url(self.redis_url)) as client:
             yield client
 
@@ -91,7 +92,7 @@ class Ground:
             pipeline = client.pipeline(transaction=False)
             for number, (entry_id, payload) in enumerate(entries):
                 fields = {"payload": payload} if payload is not None else {"other": b"field"}
-                pipeline.xadd(SOURCE, fields, id=entry_id)  # type: ignore[arg-type]
+                pipeline.xadd(SOURCE, fields, id=entry_id)
                 if number % 1_000 == 999:
                     pipeline.execute()
             pipeline.execute()
@@ -161,7 +162,7 @@ class Receiver:
     arrivals: list[Delivery] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> Receiver:
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/", self._take)
         self._runner = web.AppRunner(app)
