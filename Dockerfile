@@ -1,14 +1,16 @@
 # The worker's image: the project and its dependencies, no embedded servers, no build tools.
 FROM python:3.11-slim AS build
 WORKDIR /build
-RUN python -m venv /venv
-COPY constraints.txt ./
+COPY constraints.txt constraints-dev.txt ./
+RUN python -m venv /build-venv && python -m venv /venv
+RUN /build-venv/bin/pip install --no-cache-dir --require-hashes -r constraints-dev.txt
 RUN /venv/bin/pip install --no-cache-dir --require-hashes -r constraints.txt
 COPY pyproject.toml README.md ./
 COPY streams streams
 COPY agents agents
 COPY config config
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /build-venv/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+    && /venv/bin/pip install --no-cache-dir --no-deps /dist/*.whl
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --create-home --home-dir /app capsules

@@ -6,6 +6,10 @@ DEMO ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# With no address of a package index and no path, so not only for this machine.
+COMPILE := $(BIN)/python -m piptools compile pyproject.toml --quiet --no-header \
+    --generate-hashes --allow-unsafe --strip-extras \
+    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -26,6 +30,10 @@ test: $(INSTALLED) ## Run the unit and integration tests, on servers of their ow
 test-faults: $(INSTALLED) ## Run the tests that kill, freeze and cut off what they can.
 	@$(BIN)/python -m pytest tests/faults
 
+.PHONY: test-pure-python
+test-pure-python: $(INSTALLED) ## Run the transport's tests on Faust's iterator without Cython.
+	@NO_CYTHON=1 $(BIN)/python -m pytest tests/integration/transport
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, format, types and which package may import which.
 	@$(BIN)/ruff check .
@@ -38,29 +46,28 @@ bench: $(INSTALLED) ## Measure.
 	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; \
 	else echo "see benchmarks/"; fi
 
-# Not only for this machine: no address of a package index, no path.
 .PHONY: constraints
-constraints: $(INSTALLED) ## Write constraints.txt anew, with what pyproject.toml asks for.
+constraints: $(INSTALLED) ## Write constraints.txt (to run) and constraints-dev.txt (and to work) anew.
 	@$(BIN)/python -m pip install --quiet "pip-tools>=7.5"
 	@echo "resolving what pyproject.toml asks for ..."
-	@$(BIN)/python -m piptools compile pyproject.toml --quiet --upgrade --no-header \
-	    --generate-hashes --allow-unsafe --all-extras --strip-extras \
-	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	    --output-file $(VENV)/constraints.txt > /dev/null
-	@{ echo "# All that is installed, exactly, with the hashes that pip compares."; \
-	   echo "# Made by \`make constraints\` from pyproject.toml: change versions there."; \
-	   cat $(VENV)/constraints.txt; } > constraints.txt
-	@rm $(VENV)/constraints.txt
-	@echo "wrote constraints.txt"
+	@$(COMPILE) --upgrade --all-extras --output-file $(VENV)/constraints-dev.txt > /dev/null
+	@cp $(VENV)/constraints-dev.txt $(VENV)/constraints.txt
+	@$(COMPILE) --output-file $(VENV)/constraints.txt > /dev/null
+	@for name in constraints constraints-dev; do \
+	    { echo "# All that is installed, exactly, with the hashes that pip compares."; \
+	      echo "# Made by \`make constraints\` from pyproject.toml: change versions there."; \
+	      cat $(VENV)/$$name.txt; } > $$name.txt; \
+	    rm $(VENV)/$$name.txt; \
+	    echo "wrote $$name.txt"; done
 
-$(INSTALLED): constraints.txt pyproject.toml
+$(INSTALLED): constraints-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "Python 3.11 or newer is needed, and $(PYTHON) is" \
-	        "$$($(PYTHON) --version 2>&1); choose another: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "installing into $(VENV) (once, and when constraints.txt or pyproject.toml change) ..."
+	        "$$($(PYTHON) --version 2>&1 | head -n 1); choose another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV) (once, and when constraints-dev.txt or pyproject.toml change) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --require-hashes -r constraints.txt
+	    --require-hashes -r constraints-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation -e .
 	@touch $@

@@ -42,6 +42,7 @@ class ChildProcess:
 
     async def start(self) -> None:
         """Launch it."""
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "faust", "-A", "streams.app", *self._arguments),

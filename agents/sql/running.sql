@@ -17,6 +17,16 @@ fresh as (
     returning w.capsule_id
 ),
 
+-- In a stable order, so that two such statements cannot wait for each other.
+due as (
+    select s.id
+    from sandboxes as s
+    inner join fresh on s.id = fresh.capsule_id
+    where s.status = any (%(from_statuses)s::text[])
+    order by s.id
+    for update of s
+),
+
 changed as (
     update sandboxes as s
     set
@@ -26,8 +36,8 @@ changed as (
         last_active_at = now(),
         last_updated = now()
     from batch
-    inner join fresh using (capsule_id)
-    where s.id = batch.capsule_id and s.status = any (%(from_statuses)s::text[])
+    inner join due on batch.capsule_id = due.id
+    where s.id = due.id
     returning s.id
 )
 

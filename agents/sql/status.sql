@@ -16,11 +16,21 @@ fresh as (
     returning w.capsule_id
 ),
 
+-- In a stable order, so that two such statements cannot wait for each other.
+due as (
+    select s.id
+    from sandboxes as s
+    inner join fresh on s.id = fresh.capsule_id
+    where s.status = any (%(from_statuses)s::text[])
+    order by s.id
+    for update of s
+),
+
 changed as (
     update sandboxes as s
     set status = %(to_status)s, last_updated = now()
-    from fresh
-    where s.id = fresh.capsule_id and s.status = any (%(from_statuses)s::text[])
+    from due
+    where s.id = due.id
     returning s.id
 )
 

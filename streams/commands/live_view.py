@@ -21,7 +21,7 @@ from rich.text import Text
 from streams.sandbox_changes import SandboxChange
 from streams.status import Status
 
-__all__ = ["LiveView", "PlainView", "Snapshot", "View"]
+__all__ = ["LiveView", "PlainView", "Snapshot", "View", "picture"]
 
 _SUMMARY_EVERY_S: Final = 5.0
 _CHANGES_SHOWN: Final = 12
@@ -120,29 +120,36 @@ class LiveView(View):
     def show(self, snapshot: Snapshot, changes: Sequence[SandboxChange]) -> None:
         """Draw the picture."""
         self._changes.extend(changes)
-        self._live.update(self._picture(snapshot), refresh=True)
-
-    def _picture(self, snapshot: Snapshot) -> RenderableType:
         room = max(3, min(_CHANGES_SHOWN, self._console.height - _FIXED_LINES))
-        panels = Table.grid(expand=True)
-        for ratio in (2, 3, 2):
-            panels.add_column(ratio=ratio)
-        status = snapshot.status
-        panels.add_row(
-            _panel("sandboxes", _sandboxes(status)),
-            _panel("streams", _streams(status)),
-            _panel("figures", _figures(snapshot)),
-        )
-        lines = [Text.from_markup(f"[dim]{escape(note)}") for note in self._notes]
-        if snapshot.trouble:
-            lines[-1] = Text(snapshot.trouble, style="red", no_wrap=True, overflow="ellipsis")
         shown = list(self._changes)[-room:]
-        return Group(
-            _header(self._title, snapshot),
-            *lines,
-            panels,
-            Panel(_change_table(shown, room), title="changes of sandboxes", title_align="left"),
-        )
+        self._live.update(picture(self._title, self._notes, snapshot, shown, room), refresh=True)
+
+
+def picture(
+    title: str,
+    notes: Sequence[str],
+    snapshot: Snapshot,
+    changes: Sequence[SandboxChange],
+    room: int,
+) -> RenderableType:
+    """Return the whole picture, with `room` lines for changes."""
+    lines = [Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in notes]
+    if snapshot.trouble:
+        lines[-1] = Text(snapshot.trouble, style="red", no_wrap=True, overflow="ellipsis")
+    panels = Table.grid(expand=True)
+    for ratio in (2, 3, 2):
+        panels.add_column(ratio=ratio)
+    panels.add_row(
+        _panel("sandboxes", _sandboxes(snapshot.status)),
+        _panel("streams", _streams(snapshot.status)),
+        _panel("figures", _figures(snapshot)),
+    )
+    return Group(
+        _header(title, snapshot),
+        *lines,
+        panels,
+        Panel(_change_table(changes, room), title="changes of sandboxes", title_align="left"),
+    )
 
 
 def summary(snapshot: Snapshot, status: Status) -> str:
@@ -193,9 +200,11 @@ def _panel(title: str, content: RenderableType) -> Panel:
     return Panel(content, title=title, title_align="left", height=_PANEL_LINES)
 
 
-def _rows(rows: Sequence[tuple[str, ...]], *, header: Sequence[str] = ()) -> Table:
+def _rows(rows: Sequence[tuple[str, ...]], *, header: Sequence[str] = ()) -> RenderableType:
+    if not rows:
+        return Text("none yet", style="dim")
     table = Table(box=None, expand=True, show_header=bool(header), pad_edge=False)
-    for n, name in enumerate(header or rows[0] if rows else ()):
+    for n, name in enumerate(header or rows[0]):
         table.add_column(
             name if header else "",
             justify="right" if n else "left",

@@ -83,7 +83,7 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
                 await worker.start()
                 with self._view(children) as view:
                     await self._watch(view, stopped, worker, publisher, environ)
-                failed = not worker.is_running
+                failed = not worker.is_running and not stopped.is_set()
             finally:
                 await self._stop(publisher, worker)
         if failed:

@@ -141,4 +141,5 @@ class Watch:
 
 def _death(child: ChildProcess) -> str:
     last = child.last_lines(1)
-    return f"died ({child.ending})" + (f": {last[0]}" if last else "")
+    word = "died" if child.exit_code else "ended"
+    return f"{word} ({child.ending})" + (f": {last[0]}" if last else "")
