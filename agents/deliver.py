@@ -98,7 +98,7 @@ class Deliver:
     async def _bury(self, entry: Entry, bad: Bad) -> None:
         source_id = (entry.header(SOURCE_ID) or b"").decode("ascii", "replace")
         fields = {} if entry.value is None else {PAYLOAD_FIELD: entry.value}
-        with self._reconciler.working():
+        with self._reconciler.working([entry]):
             await self._dead_letters.keep([DeadLetter(source_id, bad, fields)])
             self._reconciler.settle([entry])
         self._reconciler.count(self.name, "dead")
@@ -108,12 +108,14 @@ class Deliver:
             delivery = await self._ready.get()
             if self._reconciler.is_leaving:
                 return
-            with self._reconciler.working():
-                pause_s = await self._attempt(delivery)
-                if pause_s is None:
-                    self._reconciler.settle([delivery.entry])
+            pause_s: float | None = None
+            with self._reconciler.working([delivery.entry]) as ours:
+                if ours:  # and not another worker's by now
+                    pause_s = await self._attempt(delivery)
+                    if pause_s is None:
+                        self._reconciler.settle([delivery.entry])
+                        self._reconciler.count(self.name, "done")
             if pause_s is None:
-                self._reconciler.count(self.name, "done")
                 self._make_ready(self._order.release([delivery]))
             else:
                 self._reconciler.count(self.name, "retry")

@@ -65,7 +65,7 @@ class Dispatch:
             self._reconciler.settle(skipped)
             self._reconciler.count(self.name, "skip", len(skipped))
         if dead:
-            with self._reconciler.working():
+            with self._reconciler.working([entry for entry, _ in dead]):
                 await self._dead_letters.keep([letter for _, letter in dead])
                 self._reconciler.settle(entry for entry, _ in dead)
             self._reconciler.count(self.name, "dead", len(dead))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -57,9 +57,12 @@ class Reconciler:
         """Whether this worker stops: what is under way is finished, and nothing more begun."""
         return not self.consumer.flow_active
 
-    def working(self) -> AbstractContextManager[None]:
-        """A stretch of work that a leaving worker finishes."""
-        return self.consumer.ledger.working()
+    def working(self, entries: Sequence[Entry]) -> AbstractContextManager[frozenset[Entry]]:
+        """Work on `entries`; gives those of them that are still this worker's.
+
+        A partition goes to another worker only when the work on its entries is over.
+        """
+        return self.consumer.ledger.working(entries)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Be done with `entries`: their effects are durable."""

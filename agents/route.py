@@ -38,8 +38,8 @@ class Route:
     async def run(self, stream: faust.StreamT[Any]) -> None:
         """Route batch after batch."""
         async for entries in stream:
-            with self._reconciler.working():
-                await self._route(entries)
+            with self._reconciler.working(entries) as ours:
+                await self._route([entry for entry in entries if entry in ours])
 
     async def _route(self, entries: list[Entry]) -> None:
         routed: list[Record] = []

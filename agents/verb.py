@@ -74,10 +74,11 @@ class VerbAgent:
         await self.lane.work(stream, self._handle)
 
     async def _handle(self, reports: list[Report]) -> None:
-        with self._reconciler.working():
-            done = await self._apply(reports)
-            await self._publish(done)
-            self._reconciler.settle(report.entry for report in reports)
+        with self._reconciler.working([report.entry for report in reports]) as ours:
+            mine = [report for report in reports if report.entry in ours]
+            if mine:
+                await self._publish(await self._apply(mine))
+                self._reconciler.settle(report.entry for report in mine)
         if self._release is not None:
             await self._release(reports)
 

@@ -19,7 +19,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.mistakes import SettingsError, describe
 from config.sinks import LogSinkSettings, SinkSettings, WebhookSinkSettings
 from config.sources import decode_sinks, env_name, fetch_secrets, read_file, unknown_names
-from config.urls import EMBEDDED, check_postgres_url, check_redis_url, mask_url
+from config.urls import (
+    EMBEDDED,
+    check_postgres_url,
+    check_redis_url,
+    mask_url,
+    redis_database,
+    redis_hosts,
+)
 
 __all__ = [
     "EMBEDDED",
@@ -55,6 +62,12 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = EMBEDDED
     """`redis://` or `rediss://` URL; `embedded` starts a Valkey under the data directory."""
+    redis_sentinel: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]{0,128}$", validate_default=True
+    )
+    """What Sentinel calls the primary; `REDIS_URL` then has the Sentinels: `redis://s1,s2:26380/0`."""
+    redis_cluster: Literal["on", "off"] = Field(default="off", validate_default=True)
+    """`on`: `REDIS_URL` has nodes of a Redis Cluster, one or more, separated by commas."""
     database_url: Annotated[str, AfterValidator(check_postgres_url)] = EMBEDDED
     """`postgresql://` URL of the control plane's database; `embedded` starts a PostgreSQL."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -73,8 +86,11 @@ class Settings(BaseSettings):
     source_start_id: str = Field(default="$", pattern=r"^(\$|\d{1,20}(-\d{1,20})?)$")
     """Where a new consumer group starts: `$` (from now on), `0` (all there is) or an entry id."""
 
+    foreign_idle_s: float = Field(default=60.0, ge=1, le=86_400)
+    """How long entries that another consumer holds in our group are idle before we take them."""
+
     partitions: int = Field(default=16, ge=1, le=256)
-    """Streams per topic of ours. Recorded in Redis by the first worker; not to be changed."""
+    """Streams per topic of ours. Recorded in Redis by the first worker; see `repartition`."""
     fetch_count: int = Field(default=500, ge=1, le=10_000)
     """Entries asked for per partition and read."""
     prefetch_entries: int = Field(default=2000, ge=1, le=100_000, validate_default=True)
@@ -108,6 +124,8 @@ class Settings(BaseSettings):
     """Port of Faust's web server; 0: none."""
     web_bind: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
     """Address that the web server listens on."""
+    ready_file: str = Field(default="", pattern=r"^[^\x00]{0,4096}$")
+    """A file that the worker touches once a second while it is ready; empty: none."""
     sinks: tuple[SinkSettings, ...] = ()
     """Hook sinks: a JSON list in the environment, `[[sinks]]` tables in TOML."""
 
@@ -137,6 +155,42 @@ class Settings(BaseSettings):
         # LOG_LEVEL is shared with the control plane, whose language says WARN.
         level = value.lower() if isinstance(value, str) else value
         return "warning" if level == "warn" else level
+
+    @field_validator("redis_sentinel")
+    @classmethod
+    def _sentinels_are_given(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("redis_url") == EMBEDDED:
+            raise ValueError("expected the Sentinels' hosts in REDIS_URL, which is 'embedded'")
+        return value
+
+    @field_validator("redis_cluster")
+    @classmethod
+    def _one_topology(cls, value: str, info: ValidationInfo) -> str:
+        url, sentinel = info.data.get("redis_url"), info.data.get("redis_sentinel")
+        if url is None or sentinel is None:  # a mistake itself
+            return value
+        if value == "off":
+            if len(redis_hosts(url)) > 1 and not sentinel:
+                raise ValueError(
+                    "expected 'on', or CAPSULES_REDIS_SENTINEL to be set,"
+                    " where REDIS_URL has more than one host"
+                )
+        elif sentinel:
+            raise ValueError("expected 'off' where CAPSULES_REDIS_SENTINEL is set")
+        elif url == EMBEDDED:
+            raise ValueError("expected the cluster's hosts in REDIS_URL, which is 'embedded'")
+        elif redis_database(url) != 0:
+            raise ValueError("expected database 0 in REDIS_URL: a cluster has no other")
+        return value
+
+    @field_validator("source_stream")
+    @classmethod
+    def _source_is_in_our_slot(cls, value: str, info: ValidationInfo) -> str:
+        # Our keys have the source's name as their hash tag; a name with a tag of its own, or
+        # with a brace that ends ours early, is in another slot.
+        if info.data.get("redis_cluster") == "on" and not {"{", "}"}.isdisjoint(value):
+            raise ValueError("expected no braces in it where CAPSULES_REDIS_CLUSTER is 'on'")
+        return value
 
     @field_validator("read_block_ms")
     @classmethod

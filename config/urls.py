@@ -16,6 +16,16 @@ SECRET_NAME: Final = re.compile(
 )
 """Matches a name whose value is never shown."""
 
+_TLS_OPTIONS: Final = frozenset(
+    {
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+        *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers"),
+    }
+)
+"""What redis-py takes in the query of a `rediss://` URL and an operator has a use for."""
+
+_TLS_EXPECTED: Final = ", ".join(sorted(_TLS_OPTIONS))
+
 # Both are written to take time in proportion to the text: log records are masked with them, and
 # what is in a record may come from a payload.
 _AFTER_SCHEME: Final = re.compile(r"://([^\s\"'<>]+)")
@@ -68,17 +78,46 @@ def _without_secret(found: re.Match[str]) -> str:
 
 
 def check_redis_url(url: str) -> str:
-    """Return the address of a Redis as given; ValueError with what is expected otherwise."""
+    """Return the address of Redis as given; ValueError with what is expected otherwise.
+
+    Several hosts, separated by commas, are those of Sentinels or of a cluster.
+    """
     if url == EMBEDDED:
         return url
     expected = "expected redis://[user:password@]host[:port][/db] or rediss://..., or 'embedded'"
     parts = _split(url, expected)
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(expected)
-    _check_host(parts, expected)
+    for host in redis_hosts(url):
+        _check_host(_split(f"{parts.scheme}://{host}", expected), expected)
     if not re.fullmatch(r"(/\d{0,5})?", parts.path):
         raise ValueError(f"{expected}; the database is a number")
+    _check_tls_options(parts)
     return MaskedUrl(url)
+
+
+def redis_hosts(url: str) -> list[str]:
+    """Return the hosts in the address of Redis, each with its port if it has one."""
+    return urlsplit(url).netloc.rpartition("@")[2].split(",")
+
+
+def redis_database(url: str) -> int:
+    """Return the number of the database in the address of Redis."""
+    return int(urlsplit(url).path.strip("/") or 0)
+
+
+def _check_tls_options(parts: SplitResult) -> None:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - _TLS_OPTIONS)
+    if unknown:
+        raise ValueError(f"expected no {unknown[0]}= after the '?', only {_TLS_EXPECTED}")
+    if options and parts.scheme != "rediss":
+        raise ValueError(f"expected rediss:// where {min(options)}= is given")
+    if options.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
+        raise ValueError("expected ssl_cert_reqs=none, optional or required")
+    blank = sorted(name for name, value in options.items() if not value)
+    if blank:
+        raise ValueError(f"expected a value for {blank[0]}=")
 
 
 def check_postgres_url(url: str) -> str:

@@ -7,10 +7,12 @@ program here, with one line for each mistake.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import faust
-from yarl import URL
+from faust.tables import TableManager
+from mode import Seconds
 
 from agents import create, destroy, failure, pause, resume
 from agents.deliver import Deliver
@@ -29,13 +31,23 @@ from config.settings import (
     load_settings,
 )
 from streams import commands as commands
+from streams.broker_url import broker_url, public_broker_url
 from streams.postgres import Postgres
+from streams.readiness import ReadyFile
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
 from streams.transport import Producer, StreamLayout, Transport, TransportOptions
 from streams.worker import ReconcilerWorker
 
 __all__ = ["ReconcilerApp", "app", "create_app"]
+
+
+class _NoTables(TableManager):
+    """Faust gives tables a second to be declared before it reads; this app has none."""
+
+    async def sleep(self, n: Seconds) -> None:
+        """Sleep not at all, but let others run."""
+        await super().sleep(0)
 
 
 class ReconcilerApp(faust.App):
@@ -47,9 +59,10 @@ class ReconcilerApp(faust.App):
         super().__init__(
             settings.app_id,
             # Faust prints this URL at the start; the one with the password is in the options.
-            broker=str(URL(settings.redis_url).with_user(None).with_password(None)),
+            broker=public_broker_url(settings),
             store="memory://",
             Worker=ReconcilerWorker,
+            TableManager=_NoTables,
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
@@ -79,6 +92,11 @@ class ReconcilerApp(faust.App):
         transport = self.transport
         assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
         return transport.layout
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker does its work, or would if there were any."""
+        return self.reconciler.consumer.is_member and self.reconciler.postgres.is_answering
 
     async def on_start(self) -> None:
         """Call when the app starts, before its agents do."""
@@ -115,7 +133,7 @@ class ReconcilerApp(faust.App):
 
 def _transport_options(settings: Settings) -> TransportOptions:
     return TransportOptions(
-        url=settings.redis_url,
+        url=str(broker_url(settings)),
         key_prefix=key_prefix(settings),
         worker_name=settings.worker_name or None,
         fetch_count=settings.fetch_count,
@@ -151,6 +169,8 @@ def create_app(settings: Settings) -> ReconcilerApp:
         sink, concurrency = _make_sink(sink_settings)
         topic = reconciler.topics.hooks[sink.name]
         app.deliveries.append(Deliver(reconciler, sink, topic, concurrency=concurrency))
+    if settings.ready_file:
+        app.task(ReadyFile(Path(settings.ready_file), lambda: app.is_ready).keep)
     return app
 
 

@@ -29,6 +29,8 @@ __all__ = ["Postgres"]
 _REJECTED_CLASSES = frozenset({"22", "23"})
 #: SQLSTATEs after which each pooled connection talks to a server that is no longer the primary.
 _NOT_PRIMARY = frozenset({"25006"})
+#: Longer than the pause before a statement that failed is tried again.
+_PAUSE_MAX_S = 10.0
 
 
 class Postgres:
@@ -63,8 +65,19 @@ class Postgres:
             " -c client_connection_check_interval=1000"
         )
         self._pool: aiopg.Pool | None = None
-        #: When the last statement succeeded, by the monotonic clock; 0 before the first.
-        self.succeeded_at = 0.0
+        # A statement that failed is tried again after a pause, and has an answer or none by then.
+        self._tried_again_within_s = self._answer_timeout_s + connect_timeout_s + _PAUSE_MAX_S
+        #: When the last statement went unanswered, by the monotonic clock; None: it was answered.
+        self._unanswered_at: float | None = None
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the last statement was answered, or none was needed lately.
+
+        What failed long ago and was not tried again is somebody else's to do by now.
+        """
+        failed_at = self._unanswered_at
+        return failed_at is None or monotonic() - failed_at > self._tried_again_within_s
 
     async def open(self) -> None:
         """Make the pool; connections are made when they are needed."""
@@ -102,7 +115,21 @@ class Postgres:
         if self._pool is None:
             raise DatabaseUnavailableError("the pool is not open")
         try:
-            async with self._pool.acquire() as connection, connection.cursor() as cursor:
+            row = await self._fetch_row(self._pool, statement, parameters)
+        except DatabaseUnavailableError:
+            self._unanswered_at = monotonic()
+            raise
+        except DatabaseRejectedError:
+            self._unanswered_at = None
+            raise
+        self._unanswered_at = None
+        return row
+
+    async def _fetch_row(
+        self, pool: aiopg.Pool, statement: str, parameters: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        try:
+            async with pool.acquire() as connection, connection.cursor() as cursor:
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] = await cursor.fetchone()
         except asyncio.CancelledError:
@@ -117,7 +144,6 @@ class Postgres:
         except ValueError as exc:
             # psycopg2 refuses some values (a NUL) before anything is sent.
             raise DatabaseRejectedError(f"{type(exc).__name__}: {exc}") from exc
-        self.succeeded_at = monotonic()
         return row
 
     async def _translate(self, exc: psycopg2.Error) -> Exception:

@@ -7,18 +7,22 @@ so: whoever starts everything at once need not care about the order.
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from collections.abc import Callable
 
 import psycopg2
-import redis
+import redis.asyncio
 import redis.exceptions
 import structlog
 
 from config.migrate import MigrationError, check_schema
 from config.settings import Settings, mask_url
+from streams.broker_url import broker_url
 from streams.errors import StartError
 from streams.topics import key_prefix
+from streams.transport.connection import connect
 
 __all__ = ["check_start"]
 
@@ -65,48 +69,62 @@ def _wait(server: str, url: str, attempt: Callable[[], str | None]) -> None:
 
 def _try_redis(settings: Settings) -> str | None:
     """Return why Redis is not ready yet, or None if it is."""
-    client = redis.Redis.from_url(
-        settings.redis_url,
-        socket_timeout=settings.redis_timeout_s,
-        socket_connect_timeout=settings.redis_timeout_s,
-        decode_responses=True,
-    )
     try:
-        with client:
-            client.ping()
-            _check_source(client, settings)
-            _check_partitions(client, settings)
+        asyncio.run(_check_redis(settings))
     except redis.exceptions.AuthenticationError as exc:
         raise StartError(f"REDIS_URL: Redis refuses the user or password: {exc}") from exc
     except redis.exceptions.NoPermissionError as exc:
         raise StartError(f"REDIS_URL: the Redis user lacks a right: {exc}") from exc
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as exc:
+        if mistake := _tls_mistake(exc):
+            raise StartError(f"REDIS_URL: {mistake}") from exc
         return f"{type(exc).__name__}: {exc}"
     except redis.exceptions.ResponseError as exc:
         return str(exc)
     return None
 
 
-def _check_partitions(client: redis.Redis, settings: Settings) -> None:
-    recorded = client.hget(f"{key_prefix(settings)}topics", "capsules")
-    if recorded is not None and int(str(recorded)) != settings.partitions:
+def _tls_mistake(exc: BaseException | None) -> str | None:
+    """Return what is wrong with the certificates, if that is why there is no connection."""
+    while exc is not None:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return f"Redis' certificate is not accepted: {exc.verify_message}"
+        if isinstance(exc, FileNotFoundError | PermissionError):
+            return f"a file for TLS cannot be read: {exc.strerror}"
+        exc = exc.__cause__ or exc.__context__
+    return None
+
+
+async def _check_redis(settings: Settings) -> None:
+    client = connect(
+        broker_url(settings),
+        timeout_s=settings.redis_timeout_s,
+        name=f"{settings.app_id}-start",
+    )
+    async with client:
+        await _check_source(client, settings)
+        await _check_partitions(client, settings)
+
+
+async def _check_partitions(client: redis.asyncio.Redis, settings: Settings) -> None:
+    recorded = await client.hget(f"{key_prefix(settings)}topics", "capsules")
+    if recorded is not None and int(recorded) != settings.partitions:
         raise StartError(
             f"CAPSULES_PARTITIONS: {settings.partitions}, but the streams in Redis have"
-            f" {int(str(recorded))}: with another number, order per capsule would not hold"
+            f" {int(recorded)}: with another number, order per capsule would not hold"
         )
 
 
-def _check_source(client: redis.Redis, settings: Settings) -> None:
-    kind = str(client.type(settings.source_stream))
-    if kind not in ("none", "stream"):
-        raise StartError(
-            f"CAPSULES_SOURCE_STREAM: {settings.source_stream!r} is a {kind} in Redis, not a stream"
-        )
+async def _check_source(client: redis.asyncio.Redis, settings: Settings) -> None:
     try:
-        client.xgroup_create(
+        await client.xgroup_create(
             settings.source_stream, settings.app_id, settings.source_start_id, mkstream=True
         )
     except redis.exceptions.ResponseError as exc:
+        if str(exc).startswith("WRONGTYPE"):
+            raise StartError(
+                f"CAPSULES_SOURCE_STREAM: {settings.source_stream!r} in Redis is not a stream"
+            ) from exc
         if not str(exc).startswith("BUSYGROUP"):
             raise
 

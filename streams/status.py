@@ -15,7 +15,13 @@ import redis.asyncio
 
 from streams.errors import DatabaseUnavailableError
 from streams.topics import Topics
-from streams.transport import BrokerRefusedError, Stream, StreamLayout, broker_errors
+from streams.transport import (
+    BrokerRefusedError,
+    Stream,
+    StreamLayout,
+    broker_errors,
+    read_workers,
+)
 
 __all__ = ["StageStatus", "Status", "read_status"]
 
@@ -41,8 +47,8 @@ class Status:
     audit_rows: int
     stages: list[StageStatus]
     dead_letters: int
-    #: The worker that reads; empty if none does.
-    owner: str
+    #: How many partitions each worker reads, by its name.
+    workers: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it in the shape that ``status --json`` prints."""
@@ -80,9 +86,9 @@ async def read_status(
     dead = layout.streams(topics.dead_letters.get_topic_name())[0]
     with broker_errors("XLEN"):
         dead_letters = int(await client.xlen(dead.key))
-        owner: bytes | None = await client.execute_command("HGET", layout.name("lease"), "worker")
+    workers = await read_workers(client, layout)
     sandboxes, audit_rows = _count_rows(database_url)
-    return Status(sandboxes, audit_rows, stages, dead_letters, (owner or b"").decode())
+    return Status(sandboxes, audit_rows, stages, dead_letters, workers)
 
 
 async def _backlog(client: redis.asyncio.Redis, stream: Stream, group: str) -> tuple[int, int]:

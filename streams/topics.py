@@ -51,6 +51,7 @@ def make_topics(app: faust.App, settings: Settings) -> Topics:
         start_id=settings.source_start_id,
         batch=True,
         settle=Settle.EXPLICIT,
+        claim_idle_ms=int(settings.foreign_idle_s * 1000),
     )
 
     def topic(name: str, partitions: int, config: StreamConfig) -> faust.TopicT:

@@ -97,6 +97,14 @@ class Ground:
                     pipeline.execute()
             pipeline.execute()
 
+    def shares(self) -> list[int]:
+        """How many partitions each worker reads, least first."""
+        with self.redis() as client:
+            members = client.hkeys(f"{PREFIX}fleet:members")
+            holders = client.hvals(f"{PREFIX}fleet:owners")
+        assert set(holders) <= set(members)
+        return sorted(holders.count(token) for token in members)
+
     def drained(self) -> bool:
         """Whether nothing is left to do, looking upstream first."""
         with self.redis() as client:

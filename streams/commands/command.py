@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 import redis.asyncio
 from faust.cli.base import AppCommand
-from yarl import URL
 
 from config.embedded import EmbeddedServerError, EmbeddedServers
 from config.migrate import MigrationError
 from config.settings import Settings
+from streams.broker_url import broker_url
 from streams.errors import ReconcilerError
 from streams.transport import TransportError
 from streams.transport.connection import connect
@@ -80,7 +80,7 @@ class ReconcilerCommand(AppCommand):
     async def redis(self) -> AsyncIterator[redis.asyncio.Redis]:
         """Give a client for the app's Redis."""
         client = connect(
-            URL(self.settings.redis_url),
+            broker_url(self.settings),
             timeout_s=self.settings.redis_timeout_s,
             name=f"{self.settings.app_id}-command",
         )

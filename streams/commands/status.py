@@ -48,5 +48,6 @@ def as_tables(figures: Status) -> list[Table]:
         stages.add_row(stage.stream, f"{stage.waiting:,}", f"{stage.pending:,}")
     stages.add_section()
     stages.add_row("dead letters", f"{figures.dead_letters:,}", "")
-    stages.caption = f"read by {figures.owner or 'nobody'}"
+    shares = (f"{name} ({count})" for name, count in sorted(figures.workers.items()))
+    stages.caption = f"read by {', '.join(shares) or 'nobody'}"
     return [rows, stages]

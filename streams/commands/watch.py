@@ -35,7 +35,7 @@ class Watch:
         client: for the number of events so far.
         source: key of the producer's stream.
         worker: the worker, already started.
-        worker_name: what it calls itself in its lease.
+        worker_name: what it calls itself in the fleet.
         publisher: started here once the worker reads: before that, nobody would see its events.
     """
 
@@ -111,7 +111,7 @@ class Watch:
 
     @property
     def _is_ready(self) -> bool:
-        return self._status is not None and self._status.owner == self._worker_name
+        return self._status is not None and self._status.workers.get(self._worker_name, 0) > 0
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
@@ -127,8 +127,8 @@ class Watch:
             return _death(self._worker)
         if self._is_ready:
             return "ready"
-        if self._status is not None and self._status.owner:
-            return f"standing by: {self._status.owner} reads"
+        if self._status is not None and any(self._status.workers.values()):
+            return "waiting for its share"
         return "does not read" if self._was_ready else "starting"
 
     def _publisher_state(self) -> str:

@@ -12,10 +12,12 @@ How a message travels::
 
 A topic with n partitions is n streams; the app's id is the consumer group; a message is one
 entry. Redis keeps, for each group, which entries were delivered and not acknowledged: that is
-all the state there is, and it survives this process. Which worker reads is decided by a lease
-(:mod:`.lease`); reading starts with what is pending (:mod:`.reader`); a partition with too
-much in hand is left alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed
-away (:mod:`.acknowledger`).
+all the state there is, and it survives this process.
+
+Workers share the partitions evenly (:mod:`.fleet`, :mod:`.sharing`, :mod:`.coordinator`);
+reading starts with what is pending (:mod:`.reader`); a partition with too much in hand is left
+alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed away
+(:mod:`.acknowledger`).
 
 The package knows nothing of what travels over it.
 """
@@ -34,6 +36,7 @@ from .errors import (
     UnsupportedError,
     broker_errors,
 )
+from .fleet import read_workers
 from .layout import Stream, StreamLayout, partition_of
 from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
 from .producer import Producer, Record
@@ -60,4 +63,5 @@ __all__ = [
     "UnsupportedError",
     "broker_errors",
     "partition_of",
+    "read_workers",
 ]

@@ -70,10 +70,14 @@ class Acknowledger:
         self._flushed.clear()
         self._wake.set()
 
-    def forget(self) -> None:
-        """Drop what is not sent yet: the partitions are no longer this worker's."""
-        self._settled.clear()
-        self._flushed.set()
+    def watch(self, stream: Stream) -> None:
+        """Nothing to do as a term begins."""
+
+    def forget(self, stream: Stream) -> None:
+        """Drop what is not sent yet of `stream`: it is no longer this worker's."""
+        self._settled.pop(stream.tp, None)
+        if not self._settled:
+            self._flushed.set()
 
     async def run(self) -> None:
         """Acknowledge and trim until cancelled; Redis away is waited out."""
@@ -84,7 +88,9 @@ class Acknowledger:
                 if monotonic() - self._trimmed_at >= self._options.trim_interval_s:
                     await self._trim()
             except GroupLostError:
-                self.forget()  # nothing is pending in a group that is gone
+                # Nothing is pending in a group that is gone.
+                self._settled.clear()
+                self._flushed.set()
             except TransportError as exc:
                 log.warning("not acknowledged yet", action="ack_retry", error=str(exc))
                 await asyncio.sleep(self._options.backoff_max_s / 4)

@@ -3,21 +3,99 @@
 redis-py repeats a command by itself after a lost connection. For XADD that doubles an entry,
 and for XREADGROUP it hides that the first answer, with its entries, was lost; so its retries
 are off, and who calls decides.
+
+It also sends with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes
+just as the command is out. A loop that talks to Redis until it is cancelled would then go on
+for ever, and so would the stop of the worker that waits for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import math
+from typing import Any, ClassVar, cast
 
 import redis.asyncio
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
 from yarl import URL
 
 from .errors import BrokerUnavailableError, broker_errors
+from .servers import Address, Dial, Server, server_of
 
 __all__ = ["ReaderConnection", "connect"]
+
+
+#: Errors by which a server says that another one is the one to talk to, or will be.
+_WRONG_SERVER = (MovedError, ReadOnlyError, ClusterDownError)
+
+
+class _Cancellable:
+    """Mixed into redis-py's connections: a cancellation is not lost while sending."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        requests = task.cancelling() if task is not None else 0
+        await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        if task is not None and task.cancelling() > requests:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise asyncio.CancelledError
+
+
+class _Route:
+    """Where the connections of one client go, and since when."""
+
+    def __init__(self, server: Server, dial: Dial) -> None:
+        self._server = server
+        self._dial = dial
+        self._last: Address | None = None
+        #: Goes up when what was dialled before is not to be used any more.
+        self.generation = 0
+
+    async def find(self) -> tuple[Address, int]:
+        """Return where to dial now, and the generation of what is dialled there."""
+        generation = self.generation
+        address = await self._server.find(self._dial)
+        if address != self._last:
+            self._last = address
+            self.generation = generation = self.generation + 1
+        return address, generation
+
+    def turn_away(self, generation: int, exc: Exception) -> None:
+        """Note that a connection dialled in `generation` has led to the wrong server."""
+        if isinstance(exc, MovedError) and exc.host:
+            self._server.hint((exc.host, exc.port))
+        if generation == self.generation:
+            self.generation += 1
+
+
+class _Routed(_Cancellable):
+    """Mixed into redis-py's connections: each connect goes where the server is at the time."""
+
+    #: Set in the class that is made for each client.
+    route: ClassVar[_Route]
+    _generation = 0
+
+    async def connect_check_health(
+        self, check_health: bool = True, retry_socket_connect: bool = True
+    ) -> None:
+        connection = cast("Connection", self)
+        if connection.is_connected:
+            if self._generation == self.route.generation:
+                return
+            await connection.disconnect(nowait=True)
+        (connection.host, connection.port), self._generation = await self.route.find()
+        await super().connect_check_health(check_health, retry_socket_connect)  # type: ignore[misc]
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)  # type: ignore[misc]
+        except _WRONG_SERVER as exc:
+            # Not hung up here: the answers to the rest of a pipeline are still to come.
+            self.route.turn_away(self._generation, exc)
+            raise
 
 
 def connect(url: URL, *, timeout_s: float, name: str) -> redis.asyncio.Redis:
@@ -25,12 +103,13 @@ def connect(url: URL, *, timeout_s: float, name: str) -> redis.asyncio.Redis:
 
     Arguments:
         url: ``redis://`` or ``rediss://`` with user, password, port and database as redis-py
-            reads them.
+            reads them, and which server is meant as :mod:`.servers` does.
         timeout_s: bound on connecting and on each answer.
         name: shown by ``CLIENT LIST``.
     """
+    asked = server_of(url)
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-        str(url),
+        str(asked.url),
         protocol=2,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
@@ -38,6 +117,20 @@ def connect(url: URL, *, timeout_s: float, name: str) -> redis.asyncio.Redis:
         client_name=name,
         health_check_interval=0,
     )
+    pool = client.connection_pool
+    base = pool.connection_class
+    asking = type(base.__name__, (_Cancellable, base), {})
+
+    def dial(address: Address, *, anonymous: bool = False) -> Connection:
+        host, port = address
+        own: dict[str, Any] = {"host": host, "port": port, "db": 0}
+        if anonymous:
+            own |= {"username": None, "password": None}
+        connection: Connection = asking(**(pool.connection_kwargs | own))
+        return connection
+
+    route = _Route(asked.server, dial)
+    pool.connection_class = type(base.__name__, (_Routed, base), {"route": route})
     return client
 
 
@@ -84,9 +177,13 @@ class ReaderConnection:
             raise BrokerUnavailableError("reader connection is not open")
         intact = False
         try:
-            with broker_errors(str(command[0])):
-                await connection.send_command(*command)
-                answer = await connection.read_response(timeout=self._timeout_s + wait_s)
+            name = command[0]
+            with broker_errors(name.decode() if isinstance(name, bytes) else str(name)):
+                # Not redis-py's own time-out for one answer: that returns None and leaves the
+                # answer to be taken for that of the next command.
+                async with asyncio.timeout(self._timeout_s + wait_s):
+                    await connection.send_command(*command)
+                    answer = await connection.read_response(timeout=math.inf)
             intact = True
             return answer
         finally:

@@ -1,8 +1,9 @@
 """Faust's consumer, on Redis Streams.
 
 Faust is told once that all partitions are assigned, and its generation never changes after
-that: which of them are really read is the lease's matter. A change of owner therefore stops
-no stream of this process, and nothing that Faust has buffered is thrown away by it.
+that: which of them are really read is the coordinator's matter. A partition that comes or goes
+therefore stops no stream of this process, and nothing that Faust has buffered for the others is
+thrown away by it.
 
 Two ways lead to an acknowledgement, by the topic's :class:`Settle`:
 
@@ -21,11 +22,13 @@ from typing import Any
 import redis.asyncio
 import structlog
 from faust.types import TP, Message
+from faust.types.enums import ProcessingGuarantee
 from faust.types.transports import TPorTopicSet
 from mode import Service
 
 from .acknowledger import Acknowledger
 from .connection import connect
+from .coordinator import Coordinator
 from .entry import Entry
 from .errors import (
     GroupLostError,
@@ -33,14 +36,16 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
+from .fleet import Fleet
+from .foreign import ForeignEntries
 from .intake import Intake
 from .layout import Stream, StreamLayout
-from .lease import AppLease
 from .ledger import Ledger
 from .offsetless import OffsetlessConsumer
 from .options import CONFIG_KEY, StreamConfig, TransportOptions
 from .reader import Reader
 from .registry import TopicRegistry
+from .underway import Underway
 
 __all__ = ["Consumer"]
 
@@ -63,42 +68,67 @@ class Consumer(OffsetlessConsumer):
             read_size=options.fetch_count,
             on_room=lambda: self._reader.wake(),
         )
-        self._lease = AppLease(
-            self._client,
-            self._layout,
-            worker=transport.worker_name,
-            lease_s=options.lease_s,
-            on_lost=self._on_lease_lost,
+        self._fleet = Fleet(
+            self._client, self._layout, worker=transport.worker_name, lease_s=options.lease_s
         )
         self._acknowledger = Acknowledger(
             self._client, self._layout, self.ledger, group=self.app.conf.id, options=options
         )
         self._intake = Intake(
-            self.app, self._layout, self.callback, settle=self._acknowledger.settle
+            self.app,
+            self._layout,
+            self.callback,
+            settle=self._acknowledger.settle,
+            on_failure=self._on_delivery_failure,
         )
         self._reader = Reader(
             self._client,
             self._layout,
             self.ledger,
-            self._lease,
             group=self.app.conf.id,
             options=options,
             deliver=self._intake.take_in,
             lose=self._on_lost_entries,
+            may_read=self._fleet.is_usable,
+            register=lambda client_id: self._coordinator.register_reader(client_id),
+        )
+        foreign = ForeignEntries(
+            self._client,
+            self._reader,
+            group=self.app.conf.id,
+            lose=self._on_lost_entries,
+            sweep_s=options.sweep_s,
+        )
+        self._coordinator = Coordinator(
+            self._fleet,
+            self._reader,
+            self.ledger,
+            options=options,
+            listeners=(self._acknowledger, self._intake, foreign),
+            check_topics=lambda topics: self._registry.record(topics),
         )
         self._registry = TopicRegistry(self._client, self._layout)
         self._subscribed: list[Stream] = []
-        self._faust_acknowledged = asyncio.Event()
+        self._underway = Underway()
+        self.app.sensors.add(self._underway)
+        #: Leaving, and done with waiting for what was started.
+        self._drained = False
+        self._ready_to_read = asyncio.Event()
         #: Ids of entries that were trimmed while they were pending, counted.
         self.lost_total = 0
 
     # -- Joining
 
     def _check_supported(self) -> None:
-        if self.in_transaction:
+        guarantee: Any = self.app.conf.processing_guarantee
+        if guarantee is ProcessingGuarantee.EXACTLY_ONCE:
             raise UnsupportedError(
                 "processing_guarantee=exactly_once is not supported on Redis Streams;"
                 " effects that carry the entry's id are"
+            )
+        if self.app.conf.stream_publish_on_commit:
+            raise UnsupportedError(
+                "stream_publish_on_commit is not supported: there are no commits to publish on"
             )
         if tables := list(self.app.tables):
             raise UnsupportedError(f"tables with changelogs are not supported: {tables}")
@@ -106,13 +136,15 @@ class Consumer(OffsetlessConsumer):
     async def on_start(self) -> None:
         """Call when the consumer starts."""
         self._check_supported()
+        self._subscribed = []
+        self._drained = False
         await super().on_start()
 
     def _declare(self, topics: Iterable[str]) -> list[Stream]:
         names = sorted(topics)
         for topic in self.app.topics:
             for name in topic.topics:
-                if name not in self._layout:
+                if not self._layout.is_declared(name):
                     config: StreamConfig = (topic.config or {}).get(CONFIG_KEY, StreamConfig())
                     partitions = topic.partitions or self.app.conf.topic_partitions
                     self._layout.declare(name, 1 if config.external_key else partitions, config)
@@ -126,10 +158,15 @@ class Consumer(OffsetlessConsumer):
         """Read `topics` from now on.
 
         Faust's conductor awaits this before it is ready for an assignment, so that the
-        assignment has to come from a task of its own.
+        assignment has to come from a task of its own. It calls again when an app has come to
+        read more topics while it runs.
         """
-        self._subscribed = self._declare(topics)
-        self.add_future(self._join(self._subscribed))
+        streams = self._declare(topics)
+        if not self._subscribed:
+            self._subscribed = streams
+            self.add_future(self._join(streams))
+        else:
+            self.add_future(self._join_more(streams))
 
     async def _join(self, streams: list[Stream]) -> None:
         try:
@@ -137,17 +174,36 @@ class Consumer(OffsetlessConsumer):
         except PartitionsChangedError as exc:
             await self.crash(exc)
             return
+        if self.should_stop:
+            return
+        # Faust is told of all partitions, once: which of them are read is the coordinator's matter.
         assigned = {stream.tp for stream in streams}
         self.app.consumer_generation_id += 1
         self.app.on_rebalance_start()
         await self.on_partitions_revoked(set())
         await self.on_partitions_assigned(assigned, self.app.consumer_generation_id)
 
-    async def _prepare(self, streams: list[Stream]) -> None:
+    async def _join_more(self, streams: list[Stream]) -> None:
+        """Read those of `streams` as well that were not subscribed to yet.
+
+        Nothing of Faust's rebalancing here: it would throw away what its streams have buffered,
+        which would then stay in hand and never be delivered again.
+        """
+        added = [stream for stream in streams if stream not in self._subscribed]
+        try:
+            await self._retry(lambda: self._prepare(added))
+        except PartitionsChangedError as exc:
+            await self.crash(exc)
+            return
+        self._subscribed = self._subscribed + added
+        await self.app.topics.on_partitions_assigned({stream.tp for stream in self._subscribed})
+        self._coordinator.would_read(added)
+
+    async def _prepare(self, streams: list[Stream], *, start_id: str | None = None) -> None:
         await self._registry.record(
             stream.tp.topic for stream in streams if not stream.tp.partition
         )
-        await self._reader.ensure_groups(streams)
+        await self._reader.ensure_groups(streams, start_id=start_id)
 
     async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Repeat `attempt` until Redis answers it."""
@@ -172,38 +228,34 @@ class Consumer(OffsetlessConsumer):
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Read and hand on until the worker stops; Faust's fetcher runs this."""
-        keeping = asyncio.create_task(self._lease.keep(), name="lease")
+        self._coordinator.would_read(self._subscribed)
+        self._ready_to_read.set()
         try:
             while not (self.should_stop or fetcher.should_stop):
                 await self._retry(self._read)
         finally:
-            keeping.cancel()
             self._intake.stop()
+
+    @Service.task
+    async def _coordinate(self) -> None:
+        """Take part in the fleet, also while a leaving worker finishes what it has started."""
+        await self._ready_to_read.wait()
+        await self._coordinator.run()
 
     async def _read(self) -> None:
         try:
-            if not self._lease.is_held():
-                await self._lease.acquire()
-                self._begin_term()
             await self._reader.read()
         except GroupLostError as exc:
             # From the start of what is left: what was done before finds its effects in place.
             log.error("consumer group lost, making it anew", action="group_lost", error=str(exc))
-            await self._reader.ensure_groups(self._subscribed, start_id="0")
-            self._begin_term()
+            await self._prepare(self._coordinator.held(), start_id="0")
+            self._reader.read_pending_again()
         except TransportError:
             self._reader.read_pending_again()
             raise
 
-    def _begin_term(self) -> None:
-        self._acknowledger.forget()
-        self._intake.begin_term()
-        self._reader.assign(self._subscribed)
-
-    def _on_lease_lost(self) -> None:
-        self._acknowledger.forget()
-        self.ledger.begin_epoch(())
-        self._reader.wake()
+    def _on_delivery_failure(self, exc: BaseException) -> None:
+        self.add_future(self.crash(exc))
 
     def _on_lost_entries(self, tp: TP, ids: list[bytes]) -> None:
         self.lost_total += len(ids)
@@ -227,9 +279,11 @@ class Consumer(OffsetlessConsumer):
         """Note Faust's acknowledgement of `message`.
 
         Faust's pure Python iterator also acknowledges what it skipped without showing it to
-        the agent; such a message was never tracked, and stays pending here.
+        the agent, as it does while Faust's flow is suspended; such a message stays pending. One
+        that could not be decoded never was shown either: Faust throws the error at the agent.
         """
-        return bool(message.tracked) and super().ack(message)
+        skipped = not message.tracked and not self.app.flow_control.is_active()
+        return not skipped and super().ack(message)
 
     @Service.task
     async def _collect_acknowledged(self) -> None:
@@ -238,9 +292,12 @@ class Consumer(OffsetlessConsumer):
             self._waiting_for_ack = asyncio.get_running_loop().create_future()
             self._settle_acknowledged()
             await self._waiting_for_ack
-            self._faust_acknowledged.set()
+            self._underway.check_again()
 
     def _settle_acknowledged(self) -> None:
+        if self._drained:
+            # Faust now cancels agents that did not finish, and acknowledges in their name.
+            return
         for tp, offsets in self._acked.items():
             if offsets:
                 self.settle(self._intake.acknowledged(tp, offsets))
@@ -261,11 +318,16 @@ class Consumer(OffsetlessConsumer):
     # -- Leaving
 
     async def wait_empty(self) -> None:
-        """Wait for what was started, at most `drain_timeout_s`; the rest stays pending."""
+        """Wait for what was started, at most `drain_timeout_s`; the rest stays pending.
+
+        A leaving app calls twice, before and after its agents are cancelled.
+        """
+        if self._drained:
+            return
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
-                await self.ledger.wait_idle()
-                await self._wait_for_faust()
+                await self._coordinator.finish_all()
+                await self._underway.wait_finished()
                 self._settle_acknowledged()
                 await self._acknowledger.flush()
         except TimeoutError:
@@ -275,31 +337,36 @@ class Consumer(OffsetlessConsumer):
                 entries=self.ledger.total_unsettled(),
                 timeout_s=self._options.drain_timeout_s,
             )
-
-    async def _wait_for_faust(self) -> None:
-        """Wait until Faust's streams have acknowledged the messages they have started."""
-        while any(not message.acked for message in self._unacked_messages):
-            self._faust_acknowledged.clear()
-            await self._faust_acknowledged.wait()
+        self._drained = self.app.should_stop or self.should_stop
 
     async def on_stop(self) -> None:
         """Call when the consumer stops: finish, give the lease back, hang up."""
         await self.wait_empty()
         try:
-            await self._lease.release()
+            await self._coordinator.leave()
+            if (replies := self.app.conf.reply_to) in self._layout:
+                await self._registry.forget(replies)  # to this process, and to no other
         except TransportError as exc:
-            log.warning("lease not given back", action="lease_not_released", error=str(exc))
+            # The others notice when this worker's count stands still.
+            log.warning("fleet not left", action="fleet_not_left", error=str(exc))
         await self._reader.close()
 
     async def on_shutdown(self) -> None:
         """Call when the consumer and its tasks have stopped."""
         await self._client.aclose()
 
+    # -- What others ask
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this worker is a working member of the fleet: its last beat is fresh."""
+        return self._fleet.is_usable()
+
     # -- What Faust asks about positions
 
     def assignment(self) -> set[TP]:
-        """All partitions of the app's topics (see the module's docstring)."""
-        return {stream.tp for stream in self._subscribed}
+        """The partitions that this worker reads at this moment."""
+        return {stream.tp for stream in self._coordinator.held()}
 
     def topic_partitions(self, topic: str) -> int | None:
         """The number of partitions of `topic`."""

@@ -8,6 +8,8 @@ field  holds
 ``k``  the key, absent where there is none
 ``v``  the value, absent for a value of ``None``
 ``h:`` a header, its name behind the colon
+``-``  nothing: the entry of a message with none
+       of the above, as an entry needs a field
 ====== ==========================================
 
 An entry of a stream that is not ours keeps the fields its producer gave it, and none of them
@@ -26,6 +28,9 @@ __all__ = ["Entry", "encode_fields"]
 KEY_FIELD = b"k"
 VALUE_FIELD = b"v"
 HEADER_PREFIX = b"h:"
+EMPTY_FIELD = b"-"
+#: What redis-py sends as it is.
+_SENDABLE = (bytes, str, memoryview)
 
 
 @dataclass(slots=True, eq=False, frozen=True)
@@ -73,7 +78,11 @@ def encode_fields(
     value: bytes | None,
     headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None,
 ) -> list[bytes]:
-    """Return the ``field, value, ...`` arguments of the XADD that carries this message."""
+    """Return the ``field, value, ...`` arguments of the XADD that carries this message.
+
+    Raises:
+        TypeError: for what Redis takes no bytes for; better here than for a whole pipeline.
+    """
     fields: list[bytes] = []
     if key is not None:
         fields += (KEY_FIELD, key)
@@ -83,5 +92,7 @@ def encode_fields(
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         for name, content in pairs:
             fields += (HEADER_PREFIX + name.encode(), content)
-    # XADD takes no entry without a field: an empty key says "neither key nor value".
-    return fields or [KEY_FIELD, b""]
+    for item in fields:
+        if not isinstance(item, _SENDABLE):
+            raise TypeError(f"{type(item).__name__} in a message, where bytes are expected")
+    return fields or [EMPTY_FIELD, b""]

@@ -45,6 +45,8 @@ _TRANSIENT_PREFIXES = (
 )
 #: Valkey and Redis 7 word the loss of a group under a blocked reader differently.
 _GROUP_LOST_PREFIXES = ("NOGROUP", "UNBLOCKED")
+#: A blocked reader's server has become a replica.
+_DEMOTED_PREFIX = "UNBLOCKED force unblock"
 
 
 class TransportError(Exception):
@@ -80,6 +82,8 @@ def translate(exc: Exception, command: str) -> TransportError:
     text = str(exc)
     if isinstance(exc, redis.exceptions.ResponseError):
         # redis-py strips the code of errors it has a class for, so ask the class as well.
+        if text.startswith(_DEMOTED_PREFIX):
+            return BrokerUnavailableError(f"{command}: {text}")
         if text.startswith(_GROUP_LOST_PREFIXES):
             return GroupLostError(f"{command}: {text}")
         transient = isinstance(
@@ -87,13 +91,19 @@ def translate(exc: Exception, command: str) -> TransportError:
             redis.exceptions.ReadOnlyError
             | redis.exceptions.OutOfMemoryError
             | redis.exceptions.TryAgainError
+            | redis.exceptions.AskError  # and MOVED: the next attempt goes elsewhere
             | redis.exceptions.ClusterDownError
             | redis.exceptions.MasterDownError,
         )
         if transient or text.startswith(_TRANSIENT_PREFIXES):
             return BrokerUnavailableError(f"{command}: {text}")
         return BrokerRefusedError(f"{command}: {text}")
-    if isinstance(exc, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
+    if isinstance(
+        exc,
+        redis.exceptions.AuthenticationError
+        | redis.exceptions.AuthorizationError
+        | redis.exceptions.DataError,  # not even sent
+    ):
         return BrokerRefusedError(f"{command}: {text}")
     return BrokerUnavailableError(f"{command}: {type(exc).__name__}: {text}")
 

@@ -11,12 +11,13 @@ from faust.types import TP, AppT
 from faust.types.tuples import ConsumerMessage, Message
 
 from .entry import Entry
-from .layout import StreamLayout
+from .layout import Stream, StreamLayout
 from .options import Settle
 
 __all__ = ["Intake"]
 
 Callback = Callable[[Message], Awaitable[None]]
+HandOn = Callable[[Message, list[Entry]], Awaitable[None]]
 
 
 class Intake:
@@ -26,6 +27,7 @@ class Intake:
         app: whose generation id the messages carry; streams drop those of another one.
         callback: Faust's conductor.
         settle: is given the entries that are done with on delivery.
+        on_failure: is told what ended the delivery of a topic; nothing is expected to.
     """
 
     def __init__(
@@ -35,21 +37,27 @@ class Intake:
         callback: Callback,
         *,
         settle: Callable[[Iterable[Entry]], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._app = app
         self._layout = layout
         self._callback = callback
         self._settle = settle
+        self._on_failure = on_failure
         self._feeders: dict[str, _Feeder] = {}
         #: Messages so far, by partition: what Faust takes for offsets.
         self.delivered: dict[TP, int] = {}
         #: What waits for Faust's own acknowledgement, by partition and offset.
         self._unacknowledged: dict[TP, dict[int, list[Entry]]] = {}
 
-    def begin_term(self) -> None:
-        """Drop what was taken in and not handed on: it belongs to an earlier term."""
-        self.stop()
-        self._unacknowledged.clear()
+    def watch(self, stream: Stream) -> None:
+        """Nothing to do as a term begins."""
+
+    def forget(self, stream: Stream) -> None:
+        """Drop what was taken in of `stream` and not handed on: its term is over."""
+        self._unacknowledged.pop(stream.tp, None)
+        if feeder := self._feeders.get(stream.tp.topic):
+            feeder.forget(stream.tp)
 
     def stop(self) -> None:
         """Hand nothing on any more."""
@@ -61,15 +69,19 @@ class Intake:
         """Hand `entries` of one partition on, as one message or one each."""
         feeder = self._feeders.get(tp.topic)
         if feeder is None:
-            feeder = self._feeders[tp.topic] = _Feeder(tp.topic, self._callback)
-        config = self._layout.stream(tp).config
-        if config.batch:
-            feeder.put(self._message(tp, entries[-1], entries, entries))
+            feeder = self._feeders[tp.topic] = _Feeder(tp.topic, self._hand_on, self._on_failure)
+        if self._layout.stream(tp).config.batch:
+            feeder.put(self._message(tp, entries[-1], entries, entries), entries)
         else:
             for entry in entries:
-                feeder.put(self._message(tp, entry, entry.value, [entry]))
-        if config.settle is Settle.FAUST and not self._app.topics.acks_enabled_for(tp.topic):
-            # Faust never acknowledges what such a topic delivers, so delivery is the end.
+                feeder.put(self._message(tp, entry, entry.value, [entry]), [entry])
+
+    async def _hand_on(self, message: Message, entries: list[Entry]) -> None:
+        await self._callback(message)
+        config = self._layout.stream(message.tp).config
+        if config.settle is Settle.FAUST and not self._app.topics.acks_enabled_for(message.topic):
+            # Faust never acknowledges what such a topic delivers, so delivery is the end: not
+            # sooner, or nothing would bound what waits here for an agent with a full buffer.
             self._settle(entries)
 
     def _message(self, tp: TP, last: Entry, value: Any, entries: list[Entry]) -> ConsumerMessage:
@@ -107,22 +119,33 @@ class _Feeder:
     ledger bounds what is read.
     """
 
-    def __init__(self, topic: str, callback: Callback) -> None:
-        self._callback = callback
-        self._messages: deque[Message] = deque()
+    def __init__(
+        self, topic: str, hand_on: HandOn, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self._hand_on = hand_on
+        self._on_failure = on_failure
+        self._messages: deque[tuple[Message, list[Entry]]] = deque()
         self._some = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"feeder-{topic}")
+        self._task.add_done_callback(self._ended)
 
-    def put(self, message: Message) -> None:
-        self._messages.append(message)
+    def put(self, message: Message, entries: list[Entry]) -> None:
+        self._messages.append((message, entries))
         self._some.set()
 
     async def _run(self) -> None:
         while True:
             while self._messages:
-                await self._callback(self._messages.popleft())
+                await self._hand_on(*self._messages.popleft())
             self._some.clear()
             await self._some.wait()
+
+    def forget(self, tp: TP) -> None:
+        self._messages = deque(pair for pair in self._messages if pair[0].tp != tp)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self._on_failure(exc)
 
     def stop(self) -> None:
         self._task.cancel()

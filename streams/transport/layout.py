@@ -7,9 +7,9 @@ key                          holds
 ============================ =========================================================
 ``<prefix><topic>:<n>``      stream: partition n of a topic of ours
 ``<prefix>topics``           hash: number of partitions by topic
-``<prefix>lease``            hash: who reads the app's partitions, until when
-``<prefix>lease:epoch``      counter: terms of ownership so far
-``<prefix>lease:reader``     the connection that the last owner reads over
+``<prefix>fleet:members``    hash: what each worker says of itself, by its token
+``<prefix>fleet:beats``      hash: how often each has said that it is alive
+``<prefix>fleet:owners``     hash: who reads which partition
 ============================ =========================================================
 """
 
@@ -52,6 +52,8 @@ class StreamLayout:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self._topics: dict[str, tuple[Stream, ...]] = {}
+        #: Topics known from Redis only, which has the number of partitions and no settings.
+        self._looked_up: set[str] = set()
 
     def declare(self, topic: str, partitions: int, config: StreamConfig) -> None:
         """Make `topic` known; declaring it again must say the same.
@@ -66,12 +68,25 @@ class StreamLayout:
         streams = tuple(
             Stream(TP(topic, n), self._key(topic, n, config), config) for n in range(partitions)
         )
+        if topic in self._looked_up:
+            self._looked_up.discard(topic)
+            del self._topics[topic]
         known = self._topics.setdefault(topic, streams)
         if known != streams:
             raise UnsupportedError(
                 f"topic {topic}: declared with {len(known)} and with {partitions} partitions,"
                 " or with different stream settings"
             )
+
+    def learn(self, topic: str, partitions: int) -> None:
+        """Make `topic` known for sending, until this worker declares it itself."""
+        if topic not in self._topics:
+            self.declare(topic, partitions, StreamConfig())
+            self._looked_up.add(topic)
+
+    def is_declared(self, topic: str) -> bool:
+        """Whether this worker has declared `topic` itself."""
+        return topic in self._topics and topic not in self._looked_up
 
     def _key(self, topic: str, partition: int, config: StreamConfig) -> bytes:
         if config.external_key is not None:

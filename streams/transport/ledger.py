@@ -2,16 +2,17 @@
 
 The ledger is the worker's only memory of an entry between its delivery and its
 acknowledgement. It bounds that memory (a partition with too much in hand is not read), tells
-a redelivered entry from one that is already under way, and knows what a leaving worker still
-has to wait for.
+a redelivered entry from one that is already under way, and knows what has to be finished
+before a partition can go to another worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 from faust.types import TP
 
@@ -24,9 +25,15 @@ __all__ = ["Ledger"]
 class _Partition:
     """One partition's entries in hand, by id and in the order of their delivery."""
 
+    #: This term of ownership; entries of an earlier one are no longer ours.
+    epoch: int
     unsettled: dict[bytes, Entry] = field(default_factory=dict)
     #: Settled here, but Redis may still hold them as pending: not to be taken for new.
     unacknowledged: set[bytes] = field(default_factory=set)
+    #: Entries being worked on.
+    under_work: int = 0
+    #: What is under work is finished, and nothing more begun.
+    closing: bool = False
 
 
 class Ledger:
@@ -42,37 +49,70 @@ class Ledger:
         self._full_above = capacity - read_size
         self._on_room = on_room
         self._partitions: dict[TP, _Partition] = {}
-        self._working = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        #: The present term of ownership; entries of an earlier one are no longer ours.
-        self.epoch = 0
+        self._epochs = count(1)
+        self._changed = asyncio.Event()
 
-    def begin_epoch(self, partitions: Iterable[TP]) -> int:
-        """Forget everything in hand and start a new term over `partitions`."""
-        self.epoch += 1
-        self._partitions = {tp: _Partition() for tp in partitions}
-        return self.epoch
+    # -- Terms of ownership
 
-    def partitions(self) -> list[TP]:
-        """The partitions of this term."""
-        return list(self._partitions)
+    def open(self, tp: TP) -> None:
+        """Begin a term over `tp`, with nothing in hand."""
+        self._partitions[tp] = _Partition(next(self._epochs))
+
+    def begin_closing(self, tp: TP) -> None:
+        """Let nothing more of `tp` be begun; what is under work may be finished."""
+        if partition := self._partitions.get(tp):
+            partition.closing = True
+
+    def close(self, tp: TP) -> None:
+        """End the term over `tp`: what is in hand is somebody else's now."""
+        self._partitions.pop(tp, None)
+        self._changed.set()
+
+    def is_open(self, tp: TP) -> bool:
+        """Whether `tp` may be read."""
+        partition = self._partitions.get(tp)
+        return partition is not None and not partition.closing
+
+    # -- Entries
 
     def admit(
         self, tp: TP, delivered: Iterable[tuple[bytes, Mapping[bytes, bytes]]]
     ) -> list[Entry]:
         """Take in what Redis delivered and return the entries that were not in hand before."""
         partition = self._partitions.get(tp)
-        if partition is None:
+        if partition is None or partition.closing:
             return []
         admitted = []
         for entry_id, fields in delivered:
             if entry_id in partition.unsettled or entry_id in partition.unacknowledged:
                 continue
-            entry = Entry(tp, entry_id, fields, self.epoch)
+            entry = Entry(tp, entry_id, fields, partition.epoch)
             partition.unsettled[entry_id] = entry
             admitted.append(entry)
         return admitted
+
+    def _holder(self, entry: Entry) -> _Partition | None:
+        partition = self._partitions.get(entry.tp)
+        return partition if partition is not None and partition.epoch == entry.epoch else None
+
+    @contextmanager
+    def working(self, entries: Sequence[Entry]) -> Iterator[frozenset[Entry]]:
+        """Work on `entries`; gives those of them that are (still) this worker's to work on.
+
+        A partition does not go to another worker before the work on its entries is over.
+        """
+        begun: list[tuple[_Partition, Entry]] = []
+        for entry in entries:
+            partition = self._holder(entry)
+            if partition is not None and not partition.closing:
+                partition.under_work += 1
+                begun.append((partition, entry))
+        try:
+            yield frozenset(entry for _, entry in begun)
+        finally:
+            for partition, _ in begun:
+                partition.under_work -= 1
+            self._changed.set()
 
     def settle(self, entries: Iterable[Entry]) -> dict[TP, list[bytes]]:
         """Mark `entries` as done with and return the ids to acknowledge, by partition.
@@ -82,28 +122,51 @@ class Ledger:
         """
         settled: dict[TP, list[bytes]] = {}
         for entry in entries:
-            partition = self._partitions.get(entry.tp)
-            if entry.epoch != self.epoch or partition is None:
-                continue
-            if partition.unsettled.pop(entry.id, None) is not None:
+            partition = self._holder(entry)
+            if partition is not None and partition.unsettled.pop(entry.id, None) is not None:
                 partition.unacknowledged.add(entry.id)
                 settled.setdefault(entry.tp, []).append(entry.id)
         for tp, ids in settled.items():
             remaining = len(self._partitions[tp].unsettled)
             if remaining <= self._full_above < remaining + len(ids):
                 self._on_room()
+        if settled:
+            self._changed.set()
         return settled
+
+    def lose(self, tp: TP, ids: Iterable[bytes]) -> list[bytes]:
+        """Return those of `ids`, trimmed while they were pending, that are lost, once each.
+
+        What is in hand is not: this worker has the whole entry and may still finish it.
+        """
+        partition = self._partitions.get(tp)
+        if partition is None:
+            return []
+        lost = [
+            entry_id
+            for entry_id in ids
+            if entry_id not in partition.unsettled and entry_id not in partition.unacknowledged
+        ]
+        partition.unacknowledged.update(lost)
+        return lost
 
     def acknowledged(self, tp: TP, ids: Iterable[bytes]) -> None:
         """Note that Redis no longer holds `ids` as pending."""
         partition = self._partitions.get(tp)
         if partition is not None:
             partition.unacknowledged.difference_update(ids)
+            self._changed.set()
+
+    # -- Questions
 
     def has_room(self, tp: TP) -> bool:
         """Whether one more read of `tp` fits."""
         partition = self._partitions.get(tp)
-        return partition is not None and len(partition.unsettled) <= self._full_above
+        return (
+            partition is not None
+            and not partition.closing
+            and len(partition.unsettled) <= self._full_above
+        )
 
     def unsettled(self, tp: TP) -> int:
         """Entries of `tp` in hand."""
@@ -114,18 +177,18 @@ class Ledger:
         """Entries in hand over all partitions."""
         return sum(len(partition.unsettled) for partition in self._partitions.values())
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Mark a stretch of work that a leaving worker waits for."""
-        self._working += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._working -= 1
-            if not self._working:
-                self._idle.set()
+    async def wait_finished(self, tp: TP, *, everything: bool) -> None:
+        """Wait until the work on `tp` is over and acknowledged, or its term has ended.
 
-    async def wait_idle(self) -> None:
-        """Wait until no stretch of work is under way."""
-        await self._idle.wait()
+        Arguments:
+            everything: wait for all that is in hand, and not only for what is under work.
+        """
+        while True:
+            partition = self._partitions.get(tp)
+            if partition is None:
+                return
+            waiting = partition.under_work or partition.unacknowledged
+            if not waiting and not (everything and partition.unsettled):
+                return
+            self._changed.clear()
+            await self._changed.wait()

@@ -37,6 +37,9 @@ class StreamConfig:
     #: Give agents lists of :class:`Entry`, all of one partition, in place of one message each.
     batch: bool = False
     settle: Settle = Settle.FAUST
+    #: Of a stream that somebody else writes: how long entries that another consumer name holds
+    #: must be idle before they are claimed.
+    claim_idle_ms: int = 60_000
 
     def __post_init__(self) -> None:
         if not _START_ID.fullmatch(self.start_id):

@@ -15,6 +15,7 @@ from time import time
 from typing import Any
 
 import redis.asyncio
+import structlog
 from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg
 from faust.types.tuples import RecordMetadata
@@ -28,6 +29,8 @@ from .options import CONFIG_KEY, StreamConfig, TransportOptions
 from .registry import TopicRegistry
 
 __all__ = ["Producer", "Record"]
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     tp: TP
-    record: Record
+    #: The XADD.
+    command: tuple[bytes | str, ...]
     sent: asyncio.Future[RecordMetadata]
 
 
@@ -63,7 +67,8 @@ class Producer(FaustProducer):
 
     @property
     def _registry(self) -> TopicRegistry:
-        return TopicRegistry(self.client, self._layout)
+        prefix = self.app.conf.reply_to_prefix
+        return TopicRegistry(self.client, self._layout, reply_prefix=prefix)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -98,22 +103,19 @@ class Producer(FaustProducer):
         await self._registry.look_up(topic)
         pipeline = self.client.pipeline(transaction=False)
         for record in records:
-            tp = self._place(topic, record)
-            self._queue_xadd(pipeline, tp, record)
+            pipeline.execute_command(*self._xadd(self._place(topic, record), record))
         with broker_errors("XADD"):
             ids: list[bytes] = await pipeline.execute()
         return ids
 
-    def _queue_xadd(self, pipeline: Any, tp: TP, record: Record) -> None:
-        pipeline.execute_command(
-            "XADD",
-            self._layout.stream(tp).key,
-            "*",
-            *encode_fields(record.key, record.value, record.headers),
-        )
+    def _xadd(self, tp: TP, record: Record) -> tuple[bytes | str, ...]:
+        fields = encode_fields(record.key, record.value, record.headers)
+        return ("XADD", self._layout.stream(tp).key, "*", *fields)
 
     def _place(self, topic: str, record: Record) -> TP:
         if record.partition is not None:
+            if not 0 <= record.partition < self._layout.partitions(topic):
+                raise ValueError(f"topic {topic} has no partition {record.partition}")
             return TP(topic, record.partition)
         if record.key is not None:
             return self.key_partition(topic, record.key)
@@ -133,15 +135,21 @@ class Producer(FaustProducer):
         """Send one message soon; the returned future has its place, or the error."""
         if transactional_id is not None:
             raise UnsupportedError("transactions are not supported")
-        await self._registry.look_up(topic)
+        sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         record = Record(value, key, headers, partition)
-        waiting = _Waiting(
-            self._place(topic, record), record, asyncio.get_running_loop().create_future()
-        )
-        self._waiting.append(waiting)
+        try:
+            await self._registry.look_up(topic)
+            tp = self._place(topic, record)
+            command = self._xadd(tp, record)
+        except (TransportError, ValueError, TypeError) as exc:
+            # Not raised: it would end the task that sends what others have put into Faust's
+            # buffer (`send_soon`), and the app with it.
+            sent.set_exception(exc)
+            return sent
+        self._waiting.append(_Waiting(tp, command, sent))
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_waiting())
-        return waiting.sent
+        return sent
 
     async def send_and_wait(
         self,
@@ -167,7 +175,7 @@ class Producer(FaustProducer):
                 batch, self._waiting = self._waiting, []
                 pipeline = self.client.pipeline(transaction=False)
                 for waiting in batch:
-                    self._queue_xadd(pipeline, waiting.tp, waiting.record)
+                    pipeline.execute_command(*waiting.command)
                 try:
                     with broker_errors("XADD"):
                         answers = await pipeline.execute(raise_on_error=False)
@@ -175,8 +183,24 @@ class Producer(FaustProducer):
                     answers = [exc] * len(batch)
                 for waiting, answer in zip(batch, answers, strict=True):
                     _resolve(waiting, answer)
+                await self._let_replies_expire(batch)
         finally:
             self._sending = None
+
+    async def _let_replies_expire(self, batch: list[_Waiting]) -> None:
+        """Give an end to streams of replies whose reader may have died meanwhile."""
+        prefix = self.app.conf.reply_to_prefix
+        replies = {waiting.tp for waiting in batch if waiting.tp.topic.startswith(prefix)}
+        if not replies:
+            return
+        pipeline = self.client.pipeline(transaction=False)
+        for tp in replies:
+            pipeline.expire(self._layout.stream(tp).key, int(self.app.conf.reply_expires))
+        try:
+            with broker_errors("EXPIRE"):
+                await pipeline.execute()
+        except TransportError as exc:
+            log.warning("replies do not expire", action="expire_failed", error=str(exc))
 
     async def flush(self) -> None:
         """Wait until all that was sent is in its stream, or has failed."""

@@ -24,8 +24,8 @@ from .connection import ReaderConnection
 from .entry import Entry
 from .errors import BrokerRefusedError, TransportError, broker_errors
 from .layout import Stream, StreamLayout
-from .lease import Ownership
 from .ledger import Ledger
+from .lua import script
 from .options import TransportOptions
 
 __all__ = ["Reader"]
@@ -33,7 +33,7 @@ __all__ = ["Reader"]
 log = structlog.get_logger(__name__)
 
 #: The name that every owner reads under.
-CONSUMER = "owner"
+CONSUMER = b"owner"
 
 Deliver = Callable[[TP, list[Entry]], Awaitable[None]]
 Lose = Callable[[TP, list[bytes]], None]
@@ -46,7 +46,9 @@ class Reader:
         client: connection pool for everything that does not block.
         group: the consumer group.
         deliver: takes the entries of one partition, in order.
-        lose: is told the ids of entries that were trimmed while they were pending.
+        may_read: whether what this worker holds is safely its own at this moment.
+        register: is told of each new connection, before anything is read over it.
+        lose: is told the ids of entries that were trimmed while they were pending, once each.
     """
 
     def __init__(
@@ -54,27 +56,39 @@ class Reader:
         client: redis.asyncio.Redis,
         layout: StreamLayout,
         ledger: Ledger,
-        ownership: Ownership,
         *,
         group: str,
         options: TransportOptions,
         deliver: Deliver,
         lose: Lose,
+        may_read: Callable[[], bool],
+        register: Callable[[int], Awaitable[None]],
     ) -> None:
         self._client = client
         self._layout = layout
         self._ledger = ledger
-        self._ownership = ownership
+        self._may_read = may_read
+        self._register = register
         self._group = group
         self._options = options
         self._deliver = deliver
         self._lose = lose
         self._connection = ReaderConnection(client, timeout_s=options.timeout_s)
-        self._streams: list[Stream] = []
+        #: Whether the fleet knows the connection.
+        self._registered = False
+        #: What is read, by key.
+        self._streams: dict[bytes, Stream] = {}
+        #: The keys in the read that is under way.
+        self._reading: frozenset[bytes] = frozenset()
+        self._read_over = asyncio.Event()
+        self._remove_consumer = client.register_script(script("consumer_remove"))
         #: Partitions whose pending entries are being read, and up to which id they were.
         self._pending_after: dict[TP, bytes] = {}
-        self._by_key: dict[bytes, Stream] = {}
+        #: Partitions of which nothing new is read for now.
+        self._held_back: set[TP] = set()
         self._swept_at = 0.0
+        #: Whether the reader has stopped because what is held is not safely ours.
+        self.waits_to_read = False
         self._changed = asyncio.Event()
         self._blocked = False
         self._unblocking: asyncio.Task[None] | None = None
@@ -100,16 +114,61 @@ class Reader:
                 if not str(exc.__cause__).startswith("BUSYGROUP"):
                     raise
 
-    def assign(self, streams: Iterable[Stream]) -> None:
-        """Read `streams` from their pending entries on; begins a new term of ownership."""
-        self._streams = list(streams)
-        self._by_key = {stream.key: stream for stream in self._streams}
-        self._ledger.begin_epoch(stream.tp for stream in self._streams)
-        self.read_pending_again()
+    def add(self, streams: Iterable[Stream]) -> None:
+        """Read `streams` from now on, from their pending entries on."""
+        for stream in streams:
+            self._streams[stream.key] = stream
+            self._pending_after[stream.tp] = b"0"
+        self.wake()
 
-    def read_pending_again(self) -> None:
-        """Go through the pending entries of all partitions before reading on."""
-        self._pending_after = {stream.tp: b"0" for stream in self._streams}
+    def forget(self, stream: Stream) -> None:
+        """Read `stream` no more, from the next read on."""
+        self._streams.pop(stream.key, None)
+        self._pending_after.pop(stream.tp, None)
+        self._held_back.discard(stream.tp)
+
+    async def remove(self, streams: Iterable[Stream]) -> None:
+        """Read `streams` no more, and wait for a read that is under way."""
+        keys = set()
+        for stream in streams:
+            self.forget(stream)
+            keys.add(stream.key)
+        while keys & self._reading:
+            self._read_over.clear()
+            self.wake()
+            await self._read_over.wait()
+
+    async def retire_names(self, streams: Iterable[Stream]) -> None:
+        """Remove our name from the groups of `streams` under which nothing is pending.
+
+        Raises:
+            TransportError: Redis is unreachable or refuses.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for stream in streams:
+            await self._remove_consumer(
+                keys=[stream.key], args=[self._group, CONSUMER, 0], client=pipeline
+            )
+        with broker_errors("XGROUP DELCONSUMER"):
+            await pipeline.execute()
+
+    def hold_back(self, stream: Stream) -> None:
+        """Read of `stream` only what is pending, until `let_go`."""
+        self._held_back.add(stream.tp)
+
+    def let_go(self, stream: Stream) -> None:
+        """Read what is new of `stream` as well."""
+        self._held_back.discard(stream.tp)
+        self.wake()
+
+    def read_pending_again(self, stream: Stream | None = None) -> None:
+        """Go through the pending entries, of all partitions or of one, before reading on."""
+        if stream is not None:
+            if stream.key in self._streams:
+                self._pending_after[stream.tp] = b"0"
+                self.wake()
+            return
+        self._pending_after = {stream.tp: b"0" for stream in self._streams.values()}
         self._swept_at = monotonic()
 
     def wake(self) -> None:
@@ -120,8 +179,11 @@ class Reader:
 
     async def _unblock(self) -> None:
         try:
-            with broker_errors("CLIENT UNBLOCK"):
-                await self._client.client_unblock(self._connection.client_id)
+            # Until the reader has looked: by the time Redis answers, the read that was meant may
+            # be over, and the one that waits now may not know of what has changed since.
+            while self._blocked and self._changed.is_set():
+                with broker_errors("CLIENT UNBLOCK"):
+                    await self._client.client_unblock(self._connection.client_id)
         except TransportError as exc:
             # The read ends by itself after its BLOCK time.
             log.debug("reader not unblocked", action="unblock_failed", error=str(exc))
@@ -134,18 +196,29 @@ class Reader:
         Raises:
             TransportError: Redis is unreachable or refuses; call `read_pending_again` next.
         """
+        await self._connect()
+        # From here to the command nothing is awaited: no change goes unnoticed by it.
         self._changed.clear()
+        if not self._may_read():
+            # Nothing is held, or not safely: the coordinator wakes us when that changes.
+            self.waits_to_read = True
+            try:
+                await self._changed.wait()
+            finally:
+                self.waits_to_read = False
+            return
         if monotonic() - self._swept_at >= self._options.sweep_s:
             self.read_pending_again()
-        roomy = [stream for stream in self._streams if self._ledger.has_room(stream.tp)]
+        roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
         pending = [stream for stream in roomy if stream.tp in self._pending_after]
         if pending:
             await self._read_pending(pending)
             return
-        if not roomy:
+        readable = [stream for stream in roomy if stream.tp not in self._held_back]
+        if not readable:
             await self._changed.wait()
             return
-        await self._read_new(roomy)
+        await self._read_new(readable)
 
     async def _read_pending(self, streams: list[Stream]) -> None:
         after = [self._pending_after[stream.tp] for stream in streams]
@@ -153,12 +226,13 @@ class Reader:
         for stream in streams:
             records = by_key.get(stream.key, [])
             if not records:
-                del self._pending_after[stream.tp]
+                self._pending_after.pop(stream.tp, None)
                 continue
-            self._pending_after[stream.tp] = records[-1][0]
+            if stream.tp in self._pending_after:  # it may have been given up meanwhile
+                self._pending_after[stream.tp] = records[-1][0]
             gone = [entry_id for entry_id, fields in records if fields is None]
-            if gone:
-                self._lose(stream.tp, gone)
+            if lost := self._ledger.lose(stream.tp, gone):
+                self._lose(stream.tp, lost)
             await self._hand_on(stream, records)
 
     async def _read_new(self, streams: list[Stream]) -> None:
@@ -169,8 +243,9 @@ class Reader:
             )
         finally:
             self._blocked = False
-        for key, records in by_key.items():
-            await self._hand_on(self._by_key[key], records)
+        for stream in streams:
+            if records := by_key.get(stream.key):
+                await self._hand_on(stream, records)
 
     async def _hand_on(
         self, stream: Stream, records: list[tuple[bytes, list[bytes] | None]]
@@ -182,28 +257,36 @@ class Reader:
         if entries:
             await self._deliver(stream.tp, entries)
 
+    async def _connect(self) -> None:
+        if not self._connection.is_open:
+            await self._connection.open()
+            self._registered = False
+        if not self._registered:
+            await self._register(self._connection.client_id)
+            self._registered = True
+
     async def _xreadgroup(
         self, streams: list[Stream], ids: list[bytes], *, block_ms: int | None
     ) -> dict[bytes, list[tuple[bytes, list[bytes] | None]]]:
-        if not self._connection.is_open:
-            await self._connection.open()
-            await self._ownership.register_reader(self._connection.client_id)
-        if not self._ownership.is_held():
-            return {}
-        block: tuple[bytes | int, ...] = () if block_ms is None else (b"BLOCK", block_ms)
-        answer = await self._connection.execute(
-            b"XREADGROUP",
-            b"GROUP",
-            self._group,
-            CONSUMER,
-            b"COUNT",
-            self._options.fetch_count,
-            *block,
-            b"STREAMS",
-            *(stream.key for stream in streams),
-            *ids,
-            wait_s=(block_ms or 0) / 1000,
-        )
+        self._reading = frozenset(stream.key for stream in streams)
+        try:
+            block: tuple[bytes | int, ...] = () if block_ms is None else (b"BLOCK", block_ms)
+            answer = await self._connection.execute(
+                b"XREADGROUP",
+                b"GROUP",
+                self._group,
+                CONSUMER,
+                b"COUNT",
+                self._options.fetch_count,
+                *block,
+                b"STREAMS",
+                *(stream.key for stream in streams),
+                *ids,
+                wait_s=(block_ms or 0) / 1000,
+            )
+        finally:
+            self._reading = frozenset()
+            self._read_over.set()
         return dict(answer or ())
 
     async def close(self) -> None:

@@ -13,17 +13,23 @@ import redis.asyncio
 
 from .errors import PartitionsChangedError, UnknownTopicError, broker_errors
 from .layout import StreamLayout
-from .options import StreamConfig
 
 __all__ = ["TopicRegistry"]
 
 
 class TopicRegistry:
-    """The recorded numbers of partitions of an app's own topics."""
+    """The recorded numbers of partitions of an app's own topics.
 
-    def __init__(self, client: redis.asyncio.Redis, layout: StreamLayout) -> None:
+    Arguments:
+        reply_prefix: what the names of topics for replies start with.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, layout: StreamLayout, *, reply_prefix: str = ""
+    ) -> None:
         self._client = client
         self._layout = layout
+        self._reply_prefix = reply_prefix
         self._key = layout.name("topics")
 
     async def record(self, topics: Iterable[str]) -> None:
@@ -50,15 +56,29 @@ class TopicRegistry:
                 )
 
     async def look_up(self, topic: str) -> None:
-        """Declare `topic` as recorded, if this process does not know it.
+        """Learn of `topic` as recorded, if this process does not know it.
 
         Raises:
             UnknownTopicError: no worker has declared it.
         """
         if topic in self._layout:
             return
+        if self._reply_prefix and topic.startswith(self._reply_prefix):
+            # A worker's own, of one partition; an answer may come before it is declared.
+            self._layout.learn(topic, 1)
+            return
         with broker_errors("HGET"):
             recorded = await self._client.hget(self._key, topic)
         if recorded is None:
             raise UnknownTopicError(f"topic {topic!r}: no worker has declared it")
-        self._layout.declare(topic, int(recorded), StreamConfig())
+        self._layout.learn(topic, int(recorded))
+
+    async def forget(self, topic: str) -> None:
+        """Delete `topic`, its streams and its record: nobody reads or writes it any more.
+
+        Raises:
+            TransportError: Redis is unreachable or refuses.
+        """
+        with broker_errors("DEL"):
+            await self._client.delete(*(stream.key for stream in self._layout.streams(topic)))
+            await self._client.hdel(self._key, topic)

@@ -3,10 +3,10 @@
 There is no leader. Each worker looks at the same table, who is there and who holds what, and
 works out its own part by the same rule:
 
-* Partitions of topics with the same readers are shared evenly among those readers: with ``n``
-  partitions and ``m`` workers each has ``n // m``, and ``n % m`` of them one more.
-* Who has more gives up the difference, no more; the others keep all they have. Who has less
-  takes what is free. A partition is free once its holder has given it up.
+* The partitions of each topic are shared evenly among the workers that read it, and so are all
+  partitions together: no two workers differ by more than one, in either count.
+* Who has more of a topic gives up the difference, no more; the others keep what they have. Who
+  has less takes what is free. A partition is free once its holder has given it up.
 
 So a worker that joins or leaves moves only what must move, and two looks at the table are
 enough: one to give up, one to take.
@@ -14,6 +14,7 @@ enough: one to give up, one to take.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Member:
     """A worker as the others see it."""
 
     token: str
-    #: The partitions it would read, by name.
+    #: The partitions it would read, each as ``<topic>:<number>``.
     readable: frozenset[str]
 
 
@@ -47,29 +48,37 @@ def plan(me: str, members: Collection[Member], owners: Mapping[str, str]) -> Mov
     """
     release: list[str] = []
     acquire: list[str] = []
-    for readers, partitions in _groups(members).items():
-        if me in readers:
-            given_up, taken = _share(me, sorted(readers), sorted(partitions), owners)
+    load: Counter[str] = Counter()
+    for topic, readers in _readers(members):
+        held, free = _holdings(topic, readers, owners)
+        quota = _quotas(len(topic), held, load)
+        load.update(quota)
+        if me in quota:
+            given_up, taken = _part(me, quota, held, free)
             release += given_up
             acquire += taken
     return Move(tuple(release), tuple(acquire))
 
 
-def _groups(members: Collection[Member]) -> dict[frozenset[str], list[str]]:
-    """Partitions by the set of workers that read them: all in one group but while deploying."""
+def _readers(members: Collection[Member]) -> list[tuple[list[str], list[str]]]:
+    """Each topic's partitions, with who reads them; the same for all but while deploying."""
     readers: dict[str, set[str]] = {}
     for member in members:
         for partition in member.readable:
             readers.setdefault(partition, set()).add(member.token)
-    groups: dict[frozenset[str], list[str]] = {}
+    topics: dict[tuple[str, ...], list[str]] = {}
     for partition, tokens in readers.items():
-        groups.setdefault(frozenset(tokens), []).append(partition)
-    return groups
+        topic = partition.rpartition(":")[0]
+        topics.setdefault((topic, *sorted(tokens)), []).append(partition)
+    # The smallest first: a single partition stays where it is, and the others make up for it.
+    by_size = sorted(topics.items(), key=lambda item: (len(item[1]), item[0]))
+    return [(sorted(partitions), list(tokens)) for (_, *tokens), partitions in by_size]
 
 
-def _share(
-    me: str, readers: list[str], partitions: list[str], owners: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
+def _holdings(
+    partitions: list[str], readers: list[str], owners: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """What each reader holds of `partitions`, and what nobody holds."""
     held: dict[str, list[str]] = {token: [] for token in readers}
     free: list[str] = []
     for partition in partitions:
@@ -78,14 +87,23 @@ def _share(
             held[holder].append(partition)
         elif holder is None:
             free.append(partition)
-    floor, extra = divmod(len(partitions), len(readers))
-    # One more than the floor goes to those who hold the most already, so that least moves.
-    by_count = sorted(readers, key=lambda token: (-len(held[token]), token))
-    quota = {token: floor + (rank < extra) for rank, token in enumerate(by_count)}
-    mine = held[me]
-    surplus = len(mine) - quota[me]
+    return held, free
+
+
+def _quotas(partitions: int, held: Mapping[str, list[str]], load: Counter[str]) -> dict[str, int]:
+    """How many each reader is to hold, with what it is to hold of other topics in mind."""
+    floor, extra = divmod(partitions, len(held))
+    # One more goes to those with the least so far and, among those, to who has the most already.
+    order = sorted(held, key=lambda token: (load[token], -len(held[token]), token))
+    return {token: floor + (rank < extra) for rank, token in enumerate(order)}
+
+
+def _part(
+    me: str, quota: Mapping[str, int], held: Mapping[str, list[str]], free: list[str]
+) -> tuple[list[str], list[str]]:
+    surplus = len(held[me]) - quota[me]
     if surplus > 0:
-        return mine[-surplus:], []
+        return held[me][-surplus:], []
     # Each takes its own piece of what is free; where two differ about it, Redis decides.
-    start = sum(max(quota[t] - len(held[t]), 0) for t in readers[: readers.index(me)])
+    start = sum(max(quota[token] - len(held[token]), 0) for token in sorted(held) if token < me)
     return [], free[start : start - surplus]

@@ -20,6 +20,16 @@ from .producer import Producer
 __all__ = ["Transport"]
 
 
+class Conductor(base.Conductor):
+    """Faust's conductor, which waits before it reads a topic that was added at run time.
+
+    45 s, because with Kafka each change of a subscription stops everybody; here none does. Not
+    less than 3 s: so long Faust's reply consumer takes from naming its topic to listening to it.
+    """
+
+    _resubscribe_sleep_lock_seconds = 3.5
+
+
 class Transport(base.Transport):
     """Redis Streams as a Faust transport.
 
@@ -29,6 +39,7 @@ class Transport(base.Transport):
 
     Consumer = Consumer
     Producer = Producer
+    Conductor = Conductor
 
     driver_version = f"redis={version('redis')}"
 

@@ -37,7 +37,7 @@ async def worker(
 ) -> AsyncIterator[WorkerProcess]:
     settings = {"CAPSULES_LOCK_TIMEOUT_MS": "300", "CAPSULES_STATEMENT_TIMEOUT_MS": "1000"}
     worker = WorkerProcess(tmp_path, **ground.settings(**receiver.settings(), **settings))
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     yield worker
     if worker.process.poll() is None:
         worker.kill()

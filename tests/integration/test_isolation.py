@@ -49,7 +49,7 @@ async def test_a_sink_that_is_down_delays_no_other_and_loses_nothing(
             for name, receiver in (("healthy", healthy), ("moody", moody))
         ]
         worker = WorkerProcess(tmp_path, **ground.settings(CAPSULES_SINKS=json.dumps(sinks)))
-        await worker.wait_for("lease_acquired")
+        await worker.wait_for("partitions_taken")
         ground.publish(log.entries)
         total = sum(map(len, expected.deliveries.values()))
         await eventually(lambda: len(healthy.arrivals) == total, what="all at the healthy sink")
@@ -73,7 +73,7 @@ async def test_a_failed_delivery_is_made_again_by_the_next_worker(
     ground.load(log.rows)
     async with Moody() as moody:
         first = WorkerProcess(tmp_path / "first", **ground.settings(**moody.settings()))
-        await first.wait_for("lease_acquired")
+        await first.wait_for("partitions_taken")
         ground.publish(log.entries)
         await first.wait_for("delivery_retry")
         assert await first.stop() == 0
@@ -87,7 +87,7 @@ async def test_a_failed_delivery_is_made_again_by_the_next_worker(
 async def test_a_bad_entry_is_kept_whole_and_stops_nothing(ground: Ground, tmp_path: Path) -> None:
     log = generate(43, events=10, capsules=3)
     worker = WorkerProcess(tmp_path, **ground.settings())
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     huge = b'{"event": "' + b"x" * 20_000_000 + b'"}'
     with ground.redis() as client:
         bad_id = client.xadd(SOURCE, {"payload": huge, "trace": b"\xff\x00"})

@@ -36,7 +36,7 @@ async def test_20_000_random_events_end_as_the_oracle_says(
     ground.publish(log.entries)
     async with Receiver() as receiver:
         worker = WorkerProcess(tmp_path / str(seed), **ground.settings(**receiver.settings()))
-        await worker.wait_for("lease_acquired")
+        await worker.wait_for("partitions_taken")
         await eventually(ground.drained, what="all done", timeout_s=90)
         assert await worker.stop() == 0
         assert_same(ground.outcome(receiver), expected)
@@ -48,7 +48,7 @@ async def test_20_000_random_events_end_as_the_oracle_says(
 @pytest.fixture
 async def worker(ground: Ground, tmp_path: Path) -> AsyncIterator[WorkerProcess]:
     worker = WorkerProcess(tmp_path, **ground.settings())
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     yield worker
     assert await worker.stop() == 0
 

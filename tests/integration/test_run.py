@@ -138,8 +138,8 @@ async def test_capsules_come_to_run_and_all_of_it_stops_in_order(
     places = [output.index(text) for text in order]
     assert places == sorted(places)
     worker = actions(directory / "data" / "worker.log")
-    assert worker.index("lease_acquired") < worker.index("sandbox_event")
-    assert worker[-1] == "lease_released"
+    assert worker.index("partitions_taken") < worker.index("sandbox_event")
+    assert worker[-1] == "fleet_left"
     publisher = (directory / "data" / "publisher.log").read_text(encoding="utf-8")
     assert "published " in publisher
 

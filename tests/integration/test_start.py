@@ -147,7 +147,7 @@ async def test_another_number_of_partitions_ends_the_start_with_one_line(
     ground: Ground, tmp_path: Path
 ) -> None:
     worker = WorkerProcess(tmp_path / "first", **ground.settings())
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     assert await worker.stop() == 0
     lines = await refusal(tmp_path, **ground.settings(CAPSULES_PARTITIONS="3"))
     assert len(lines) == 1
@@ -167,13 +167,13 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(
     await worker.wait_for("waiting_for_server")
     servers.start_redis()
     servers.start_postgres()
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     assert await worker.stop() == 0
 
 
 async def test_a_worker_listens_on_no_port_unless_told_to(ground: Ground, tmp_path: Path) -> None:
     worker = WorkerProcess(tmp_path, **ground.settings())
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     process = psutil.Process(worker.process.pid)
     listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
     assert await worker.stop() == 0
@@ -195,7 +195,7 @@ async def test_no_password_is_in_what_a_worker_prints_or_logs(
                     | {"REDIS_URL": url, "DATABASE_URL": database}
                 ),
             )
-            await worker.wait_for("lease_acquired")
+            await worker.wait_for("partitions_taken")
             assert await worker.stop() == 0
         finally:
             client.execute_command("ACL", "DELUSER", "app")

@@ -29,11 +29,11 @@ async def test_a_worker_stopped_under_load_loses_nothing_and_repeats_nothing(
     async with Receiver() as receiver:
         settings = ground.settings(**receiver.settings())
         first = WorkerProcess(tmp_path / "first", **settings)
-        await first.wait_for("lease_acquired")
+        await first.wait_for("partitions_taken")
         ground.publish(log.entries)
         await eventually(lambda: len(receiver.arrivals) > 100, what="deliveries")
         assert await first.stop() == 0
-        assert first.said("lease_released")
+        assert first.said("fleet_left")
         assert not first.said("drain_timeout")
         assert not ground.drained()
         second = WorkerProcess(tmp_path / "second", **settings)
@@ -44,17 +44,16 @@ async def test_a_worker_stopped_under_load_loses_nothing_and_repeats_nothing(
         assert len(receiver.arrivals) == sum(map(len, expected.deliveries.values()))
 
 
-async def test_a_worker_standing_by_takes_over_at_once_when_the_other_is_stopped(
-    ground: Ground, tmp_path: Path
-) -> None:
-    settings = ground.settings(CAPSULES_LEASE_S="2")
+async def test_what_a_stopped_worker_held_is_taken_at_once(ground: Ground, tmp_path: Path) -> None:
+    settings = ground.settings(CAPSULES_LEASE_S="5")
     first = WorkerProcess(tmp_path / "first", **settings)
-    await first.wait_for("lease_acquired")
+    await first.wait_for("partitions_taken")
     second = WorkerProcess(tmp_path / "second", **settings)
-    await second.wait_for("lease_waiting")
+    await second.wait_for("partitions_taken")
     assert await first.stop() == 0
-    await second.wait_for("lease_acquired", timeout_s=1.5)
+    await eventually(lambda: ground.shares() == [17], what="all taken", timeout_s=1.5)
     assert await second.stop() == 0
+    assert ground.shares() == []
 
 
 async def test_a_second_signal_does_not_wait_for_a_statement_that_hangs(
@@ -63,7 +62,7 @@ async def test_a_second_signal_does_not_wait_for_a_statement_that_hangs(
     log = generate(12, events=2_000, capsules=50)
     ground.load(log.rows)
     worker = WorkerProcess(tmp_path, **ground.settings(CAPSULES_DRAIN_TIMEOUT_S="600"))
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     with closing(psycopg2.connect(ground.database_url)) as connection:
         with connection.cursor() as cursor:
             cursor.execute("lock table sandboxes in access exclusive mode")
@@ -82,7 +81,7 @@ async def test_a_stop_gives_up_what_hangs_after_the_drain_time(
     expected = replay(log.rows, log.entries)
     ground.load(log.rows)
     worker = WorkerProcess(tmp_path / "first", **ground.settings(CAPSULES_DRAIN_TIMEOUT_S="1"))
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     with closing(psycopg2.connect(ground.database_url)) as connection:
         with connection.cursor() as cursor:
             cursor.execute("lock table sandboxes in access exclusive mode")
@@ -99,7 +98,7 @@ async def test_a_stop_gives_up_what_hangs_after_the_drain_time(
 
 async def test_sigusr2_does_not_freeze_a_worker(ground: Ground, tmp_path: Path) -> None:
     worker = WorkerProcess(tmp_path, **ground.settings())
-    await worker.wait_for("lease_acquired")
+    await worker.wait_for("partitions_taken")
     worker.signal(signal.SIGUSR2)
     await worker.wait_for("signal_ignored")
     assert await worker.stop() == 0

@@ -13,13 +13,13 @@ from streams.sandbox_changes import SandboxChange
 from streams.status import StageStatus, Status
 
 NOTHING = Snapshot(worker="starting", publisher="off", status=None, events_per_s=0.0, trouble="")
-EMPTY = Status(sandboxes={}, audit_rows=0, stages=[], dead_letters=0, owner="")
+EMPTY = Status(sandboxes={}, audit_rows=0, stages=[], dead_letters=0, workers={})
 BUSY = Status(
     sandboxes={"error": 3, "running": 1234},
     audit_rows=7,
     stages=[StageStatus("wrenn:events", 5, 6)],
     dead_letters=2,
-    owner="somebody",
+    workers={"somebody": 17},
 )
 CAPSULE = "cl-0123456789abcdefghijklmno"
 CHANGE = SandboxChange(CAPSULE, "starting", "running", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))

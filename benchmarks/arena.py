@@ -1,0 +1,172 @@
+"""The servers of one run, put back to the same state before each contender.
+
+The rows of a log are loaded once, into a table beside ``sandboxes``, and its entries into a
+stream in Redis' database 1. Before each contender both are copied to where they are used, which
+takes a moment and leaves the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Self
+from uuid import UUID
+
+import psycopg2
+import psycopg2.extras
+import redis
+
+from benchmarks.mixes import Log
+from config.embedded import EphemeralServers
+from config.migrate import migrate
+from config.server_process import LOOPBACK
+from tests.oracle import Entry, Row
+from tests.reconciliation import GROUP, PREFIX, SOURCE
+
+__all__ = ["GROUP", "SOURCE", "Arena"]
+
+_KEPT_DATABASE: Final = 1
+_POLL_S: Final = 0.02
+_ENTRIES_PER_PIPELINE: Final = 1_000
+
+_RESTORE: Final = """
+    truncate sandboxes, audit_logs, capsule_reconciler.watermarks;
+    insert into sandboxes select * from rows_before;
+    analyze sandboxes;
+"""
+
+
+class Arena:
+    """A Valkey and a Postgres of their own, which are gone afterwards."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="capsules-bench-"))
+        self.servers = EphemeralServers(self.directory)
+        self._clients: list[Any] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.servers.start()
+            migrate(self.database_url, dev=True)
+            self._clients = [
+                redis.Redis(host=LOOPBACK, port=self.servers.redis.port, db=db)
+                for db in (0, _KEPT_DATABASE)
+            ]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
+        self.servers.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_directory(self, name: str) -> Path:
+        """Return a directory that nobody has written to, for the logs of a process."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory))
+
+    @property
+    def redis_url(self) -> str:
+        """Where the contender's stream is."""
+        return self.servers.redis_url
+
+    @property
+    def database_url(self) -> str:
+        """Where the contender's rows are."""
+        return self.servers.database_url
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[Any]:
+        """Give a cursor whose statements commit one by one."""
+        with closing(psycopg2.connect(self.database_url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                yield cursor
+
+    def load(self, log: Log) -> None:
+        """Keep `log` for :meth:`restore`."""
+        with self.cursor() as cursor:
+            cursor.execute("drop table if exists rows_before")
+            cursor.execute("create table rows_before (like sandboxes)")
+            psycopg2.extras.execute_values(
+                cursor,
+                "insert into rows_before (id, team_id, status) values %s",
+                [(str(key), str(row.team_id), row.status) for key, row in log.rows.items()],
+                page_size=1_000,
+            )
+        _, kept = self._clients
+        kept.flushdb()
+        _append(kept, log.entries)
+
+    def restore(self, *, entries: bool = True) -> None:
+        """Put rows and stream back, as if nothing had run; without `entries` an empty stream."""
+        own, kept = self._clients
+        own.flushdb()
+        if entries:
+            kept.copy(SOURCE, SOURCE, destination_db=0)
+        own.xgroup_create(SOURCE, GROUP, id="0", mkstream=True)
+        with self.cursor() as cursor:
+            cursor.execute(_RESTORE)
+            cursor.execute("checkpoint")
+
+    def publish(self, payload: bytes) -> None:
+        """Append one entry, under an id of Redis' own."""
+        self._clients[0].xadd(SOURCE, {"payload": payload})
+
+    def wait_drained(self, *, topics: bool, timeout_s: float) -> float:
+        """Return the time at which nothing was left to do.
+
+        Arguments:
+            topics: whether the reconciler's own topics count, or the source stream alone.
+
+        Raises:
+            TimeoutError: something was left after `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            asked = time.time()
+            if self._drained([SOURCE.encode()]) and (not topics or self._topics_drained()):
+                return asked
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not drained within {timeout_s:g} s")
+            time.sleep(_POLL_S)
+
+    def _topics_drained(self) -> bool:
+        # What is acknowledged upstream is in the stream downstream: this order misses nothing.
+        own = self._clients[0]
+        capsules, hooks = (sorted(own.keys(f"{PREFIX}{name}*")) for name in ("capsules:", "hooks."))
+        return bool(capsules) and self._drained([*capsules, *hooks])
+
+    def _drained(self, keys: Iterable[bytes]) -> bool:
+        """Whether the group has read and acknowledged all there ever was in these streams."""
+        own = self._clients[0]
+        for key in keys:
+            generated = own.xinfo_stream(key)["last-generated-id"]
+            groups = [info for info in own.xinfo_groups(key) if info["name"] == GROUP.encode()]
+            if not groups or groups[0]["pending"]:
+                return False
+            if groups[0]["last-delivered-id"] != generated and own.xlen(key):
+                return False
+        return True
+
+    def wrong_rows(self, expected: Mapping[UUID, Row]) -> int:
+        """Count the rows whose status is not the expected one."""
+        with self.cursor() as cursor:
+            cursor.execute("select id, status from sandboxes")
+            return sum(expected[UUID(key)].status != status for key, status in cursor.fetchall())
+
+
+def _append(client: Any, entries: Iterable[Entry]) -> None:
+    pipeline = client.pipeline(transaction=False)
+    for number, (entry_id, payload) in enumerate(entries, start=1):
+        pipeline.xadd(SOURCE, {"payload": payload}, id=entry_id)
+        if number % _ENTRIES_PER_PIPELINE == 0:
+            pipeline.execute()
+    pipeline.execute()

@@ -1,0 +1,100 @@
+"""Who takes part, and one run of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from benchmarks import faststream_batch
+from benchmarks.arena import Arena
+from benchmarks.mixes import Log
+from benchmarks.processes import BenchmarkError, Module, Reconciler
+from tests.oracle import Outcome
+
+__all__ = ["CONTENDERS", "Contender", "Run", "run_once"]
+
+_TIMEOUT_S: Final = 300.0
+
+Launch = Callable[[Arena, Path], Module | Reconciler]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to do the work."""
+
+    name: str
+    launch: Launch
+    #: Whether there are streams behind the source stream to wait for.
+    topics: bool = False
+    #: Why it cannot take part; empty if it can.
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run came to."""
+
+    events_per_s: float
+    #: Of the contender's own process, in user and system mode.
+    cpu_us_per_event: float
+    #: Rows whose status is not what the events, one after the other, come to.
+    wrong_rows: int
+
+
+def _program(module: str) -> Launch:
+    def launch(arena: Arena, directory: Path) -> Module:
+        return Module(module, arena.redis_url, arena.database_url, directory=directory)
+
+    return launch
+
+
+def _worker(arena: Arena, directory: Path, *, webhook: bool) -> Reconciler:
+    return Reconciler(arena, directory=directory, webhook=webhook)
+
+
+CONTENDERS: Final = (
+    Contender("one-at-a-time", _program("one_at_a_time")),
+    Contender("plain-loop", _program("plain_loop")),
+    Contender(
+        "faststream",
+        _program("faststream_batch"),
+        absent="" if faststream_batch.is_installed() else "not installed",
+    ),
+    Contender("reconciler", partial(_worker, webhook=False), topics=True),
+    Contender("reconciler+webhook", partial(_worker, webhook=True), topics=True),
+)
+
+
+def run_once(arena: Arena, contender: Contender, log: Log, expected: Outcome) -> Run:
+    """Put everything back and let `contender` work through `log`, which the arena has loaded.
+
+    Raises:
+        BenchmarkError: it did not get to the end of it.
+    """
+    arena.restore()
+    process = contender.launch(arena, arena.new_directory(contender.name))
+    try:
+        begun_at = process.wait_ready()
+        cpu_before_s = _cpu_s(process.pid)
+        try:
+            ended_at = arena.wait_drained(topics=contender.topics, timeout_s=_TIMEOUT_S)
+            cpu_s = _cpu_s(process.pid) - cpu_before_s
+        except (TimeoutError, psutil.Error) as exc:
+            raise BenchmarkError(f"{contender.name}: {exc}: {process.tail()}") from exc
+    finally:
+        process.stop()
+    return Run(
+        events_per_s=len(log.entries) / (ended_at - begun_at),
+        cpu_us_per_event=cpu_s * 1e6 / len(log.entries),
+        wrong_rows=arena.wrong_rows(expected.rows),
+    )
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,52 @@
+"""A contender: FastStream's Redis stream subscriber in batch mode, with the plain loop's SQL.
+
+FastStream is no dependency of this project; where it is not installed the table says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import sys
+from typing import Any
+
+import aiopg
+
+from benchmarks.arena import GROUP, SOURCE
+from benchmarks.batch import apply_batch
+from benchmarks.loop import say_ready
+from benchmarks.plain_loop import READ_COUNT
+
+__all__ = ["is_installed"]
+
+
+def is_installed() -> bool:
+    """Whether this contender can take part."""
+    return importlib.util.find_spec("faststream") is not None
+
+
+async def _run(redis_url: str, database_url: str) -> None:
+    # By name: the type checker runs where it is not installed.
+    faststream: Any = importlib.import_module("faststream")
+    transport: Any = importlib.import_module("faststream.redis")
+    broker = transport.RedisBroker(redis_url, log_level=logging.ERROR)
+    async with aiopg.connect(database_url) as connection, connection.cursor() as cursor:
+        await cursor.execute("select 1")
+
+        @broker.subscriber(  # type: ignore[untyped-decorator]
+            stream=transport.StreamSub(
+                SOURCE, group=GROUP, consumer="faststream", batch=True, max_records=READ_COUNT
+            )
+        )
+        async def apply(body: list[Any]) -> None:
+            await apply_batch(cursor, [entry["payload"] for entry in body])
+
+        app = faststream.FastStream(broker)
+        app.on_startup(say_ready)
+        await app.run(log_level=logging.ERROR)
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(*sys.argv[1:]))
