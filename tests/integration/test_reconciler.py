@@ -24,7 +24,7 @@ def ground(redis_url: str, database_url: str) -> Ground:
     return Ground(redis_url, database_url)
 
 
-@settings(shared, max_examples=3, phases=[Phase.generate])
+@settings(shared, max_examples=2, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32), capsules=st.sampled_from([500, 3_000]))
 async def test_20_000_random_events_end_as_the_oracle_says(
     ground: Ground, tmp_path: Path, seed: int, capsules: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import weakref
 from collections.abc import Awaitable
 from contextvars import Context, ContextVar
@@ -127,6 +128,8 @@ class Lab:
     def __init__(self, url: str, app_id: str) -> None:
         self.url = url
         self.app_id = app_id
+        #: Faust makes directories for tables as it starts, whether or not there are any.
+        self._directory = tempfile.TemporaryDirectory(prefix="lab-")
         self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, client_name="lab")
         self._apps: list[LabApp] = []
         self._gates: list[asyncio.Event] = []
@@ -141,6 +144,7 @@ class Lab:
         for app in reversed(self._apps):
             await self.stop(app)
         await self.redis.aclose()
+        self._directory.cleanup()
         asyncio.get_running_loop().set_task_factory(None)
 
     def gate(self) -> asyncio.Event:
@@ -161,7 +165,10 @@ class Lab:
             "trim_interval_s": 0.02,
         }
         app = LabApp(
-            self.app_id, options=TransportOptions(**(defaults | options)), **(settings or {})
+            self.app_id,
+            options=TransportOptions(**(defaults | options)),
+            datadir=self._directory.name,
+            **(settings or {}),
         )
         self._apps.append(app)
         return app

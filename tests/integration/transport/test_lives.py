@@ -18,6 +18,14 @@ from .waiting import eventually
 PARTITIONS = 2
 
 
+#: A partition and an id there.
+Place = tuple[int, bytes]
+
+
+def place(entry: Entry) -> Place:
+    return entry.tp.partition, entry.id
+
+
 def number(entry_id: bytes) -> tuple[int, int]:
     ms, _, seq = entry_id.partition(b"-")
     return int(ms), int(seq)
@@ -29,7 +37,7 @@ class Life:
 
     app: LabApp
     #: What was settled, and acknowledged, before it.
-    settled_before: frozenset[bytes]
+    settled_before: frozenset[Place]
     given: list[Entry] = field(default_factory=list)
 
     def numbers(self, partition: int) -> list[tuple[int, int]]:
@@ -42,8 +50,8 @@ class Course:
     def __init__(self, lab: Lab, name: str) -> None:
         self.lab = lab
         self.name = name
-        self.unsettled: dict[bytes, int] = {}
-        self.settled: set[bytes] = set()
+        self.unsettled: set[Place] = set()
+        self.settled: set[Place] = set()
         self.life: Life | None = None
 
     def key(self, partition: int) -> str:
@@ -64,30 +72,29 @@ class Course:
             await self.lab.start_and_own(app)
         life = self.life
         missing = "what is not settled"
-        await eventually(lambda: self.unsettled.keys() <= {e.id for e in life.given}, what=missing)
+        await eventually(lambda: self.unsettled <= set(map(place, life.given)), what=missing)
         return life
 
     async def send(self, partition: int, count: int) -> None:
         ids = await self.lab.add(self.key(partition), *[b"v"] * count)
-        self.unsettled |= dict.fromkeys(ids, partition)
+        self.unsettled |= {(partition, entry_id) for entry_id in ids}
 
     async def lose_answer(self, partition: int, count: int) -> None:
         await self.begin()
         reader = await self.lab.reader_id()
         ids = await self.lab.add_and_lose(self.key(partition), *[b"v"] * count)
-        self.unsettled |= dict.fromkeys(ids, partition)
+        self.unsettled |= {(partition, entry_id) for entry_id in ids}
         await self.lab.redis.client_kill_filter(_id=str(reader))
 
     async def settle(self, seed: int) -> None:
         life = await self.begin()
         chosen = random.Random(seed).sample(
-            open_ := [entry for entry in life.given if entry.id in self.unsettled],
+            open_ := [entry for entry in life.given if place(entry) in self.unsettled],
             k=random.Random(seed).randint(0, len(open_)),
         )
         life.app.redis_consumer.settle(chosen)
-        for entry in chosen:
-            del self.unsettled[entry.id]
-            self.settled.add(entry.id)
+        self.unsettled -= set(map(place, chosen))
+        self.settled |= set(map(place, chosen))
         for partition in range(PARTITIONS):
             await eventually(
                 lambda partition=partition: self._pending_as_expected(partition),  # type: ignore[misc]
@@ -95,7 +102,7 @@ class Course:
             )
 
     async def _pending_as_expected(self, partition: int) -> bool:
-        expected = [entry_id for entry_id, place in self.unsettled.items() if place == partition]
+        expected = [entry_id for where, entry_id in self.unsettled if where == partition]
         return await self.lab.pending(self.key(partition)) == sorted(expected, key=number)
 
     async def end(self, how: str) -> None:
@@ -106,7 +113,7 @@ class Course:
         for partition in range(PARTITIONS):
             numbers = life.numbers(partition)
             assert numbers == sorted(set(numbers)), "in order, and each once in a life"
-        assert life.settled_before.isdisjoint(entry.id for entry in life.given)
+        assert life.settled_before.isdisjoint(map(place, life.given))
 
 
 _partition = st.integers(0, PARTITIONS - 1)
@@ -120,16 +127,20 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, max_size=14), name=st.uuids().map(str))
 async def test_whatever_happens_all_comes_in_order_until_it_is_settled(
     lab: Lab, steps: list[tuple[Any, ...]], name: str
 ) -> None:
     course = Course(lab, name)
-    for step, *arguments in steps:
-        await getattr(course, step)(*arguments)
-    life = await course.begin()
-    life.app.redis_consumer.settle(life.given)
-    for partition in range(PARTITIONS):
-        await lab.settled(course.key(partition))
-    await course.end("stop")
+    try:
+        for step, *arguments in steps:
+            await getattr(course, step)(*arguments)
+        life = await course.begin()
+        life.app.redis_consumer.settle(life.given)
+        for partition in range(PARTITIONS):
+            await lab.settled(course.key(partition))
+        await course.end("stop")
+    finally:
+        if course.life is not None:  # it failed: the next example has its own worker
+            await lab.crash(course.life.app)
