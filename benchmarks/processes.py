@@ -78,14 +78,14 @@ class Module:
 class Receiver(Module):
     """A webhook receiver."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__("receiver", directory=directory)
+    def __init__(self, directory: Path, *, delay_ms: float = 0) -> None:
+        super().__init__("receiver", str(delay_ms), directory=directory)
         self._port = int(self.read_line())
 
-    def settings(self) -> dict[str, str]:
+    def settings(self, **more: int) -> dict[str, str]:
         """Return the settings that have a worker deliver here."""
         url = f"http://127.0.0.1:{self._port}/"
-        sink = {"name": "receiver", "type": "webhook", "url": url, "secret": SECRET}
+        sink = {"name": "receiver", "type": "webhook", "url": url, "secret": SECRET} | more
         return {"CAPSULES_SINKS": json.dumps([sink])}
 
 

@@ -1,14 +1,20 @@
-"""A webhook receiver that takes everything, in a process of its own; it prints its port."""
+"""A webhook receiver that takes everything, in a process of its own; it prints its port.
+
+Its one argument, if any, is how long it thinks about each request, in milliseconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from aiohttp import web
 
 
 async def _take(request: web.Request) -> web.Response:
     await request.read()
+    if len(sys.argv) > 1:
+        await asyncio.sleep(float(sys.argv[1]) / 1000)
     return web.Response(status=204)
 
 
