@@ -87,10 +87,10 @@ class Acknowledger:
                 await self._send()
                 if monotonic() - self._trimmed_at >= self._options.trim_interval_s:
                     await self._trim()
-            except GroupLostError:
-                # Nothing is pending in a group that is gone.
-                self._settled.clear()
-                self._flushed.set()
+            except GroupLostError as exc:
+                # XACK does not mind, and what was settled meanwhile is of other groups as well:
+                # only the trimming has to wait until the reader has made the group anew.
+                log.debug("not trimmed", action="trim_retry", error=str(exc))
             except TransportError as exc:
                 log.warning("not acknowledged yet", action="ack_retry", error=str(exc))
                 await asyncio.sleep(self._options.backoff_max_s / 4)

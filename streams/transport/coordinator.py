@@ -75,6 +75,8 @@ class Coordinator:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._looking = asyncio.Lock()
         self._stopping = False
+        #: No member any more; a beat would make one of this worker again.
+        self._left = False
 
     def held(self) -> list[Stream]:
         """The streams this worker reads now."""
@@ -101,7 +103,7 @@ class Coordinator:
             PartitionsChangedError: the partitions this worker knows are no longer those there are.
         """
         pause_s = min(self._options.lease_s / _LOOKS, _LOOK_MAX_S)
-        while True:
+        while not self._left:
             try:
                 table = await self._look()
                 if not self._stopping:
@@ -118,6 +120,8 @@ class Coordinator:
 
     async def _look(self) -> Table:
         async with self._looking:
+            if self._left:
+                return Table((), {})
             table = await self._fleet.beat()
             # Nothing is awaited between the beat and this.
             lost = [name for name in self._held if table.owners.get(name) != self._fleet.token]
@@ -210,6 +214,7 @@ class Coordinator:
         Raises:
             TransportError: Redis is unreachable or refuses.
         """
+        self._stopping = True
         for task in self._leaving.values():
             task.cancel()
         streams = self.held()
@@ -217,5 +222,9 @@ class Coordinator:
         for stream in streams:
             self._end_term(stream)
         await self._reader.retire_names(streams)
-        await self._fleet.leave()
+        async with self._looking:
+            # A beat behind the farewell would leave a ghost, to which the others would leave its
+            # share for the length of a lease.
+            self._left = True
+            await self._fleet.leave()
         log.info("fleet left", action="fleet_left", partitions=len(streams))

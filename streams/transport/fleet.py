@@ -57,8 +57,13 @@ class _Description:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> _Description:
-        fields = orjson.loads(raw)
-        return cls(fields["worker"], frozenset(fields["readable"]), fields["reader"])
+        try:
+            fields = orjson.loads(raw)
+            worker, readable, reader = fields["worker"], fields["readable"], fields["reader"]
+            return cls(str(worker), frozenset(map(str, readable)), str(reader))
+        except (ValueError, KeyError, TypeError):
+            # None of ours: it reads nothing, and is removed once its count stands still.
+            return cls("?", frozenset(), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ OWNER = """
 import os, signal, sys, pathlib
 from config.embedded import EmbeddedServers
 from config.settings import load_settings
+# Whoever runs the tests may have it ignored, and what is ignored stays so.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 servers = EmbeddedServers(load_settings({}, cwd=pathlib.Path(sys.argv[1])))
 servers.start()
 print("started", flush=True)
