@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.conftest import database_url, empty_database_url, redis_url, servers
+from tests.integration.conftest import (
+    checkout,
+    database_url,
+    empty_database_url,
+    redis_url,
+    servers,
+)
 from tests.reconciliation import Ground
 
-__all__ = ["database_url", "empty_database_url", "ground", "redis_url", "servers"]
+__all__ = ["checkout", "database_url", "empty_database_url", "ground", "redis_url", "servers"]
 
 
 @pytest.fixture
