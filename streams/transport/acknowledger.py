@@ -15,7 +15,7 @@ import structlog
 from faust.types import TP
 
 from .entry import Entry
-from .errors import GroupLostError, TransportError, broker_errors
+from .errors import TransportError, broker_errors
 from .layout import Stream, StreamLayout
 from .ledger import Ledger
 from .options import TransportOptions
@@ -87,10 +87,6 @@ class Acknowledger:
                 await self._send()
                 if monotonic() - self._trimmed_at >= self._options.trim_interval_s:
                     await self._trim()
-            except GroupLostError as exc:
-                # XACK does not mind, and what was settled meanwhile is of other groups as well:
-                # only the trimming has to wait until the reader has made the group anew.
-                log.debug("not trimmed", action="trim_retry", error=str(exc))
             except TransportError as exc:
                 log.warning("not acknowledged yet", action="ack_retry", error=str(exc))
                 await asyncio.sleep(self._options.backoff_max_s / 4)
@@ -149,9 +145,12 @@ class Acknowledger:
             asked.xpending(stream.key, self._group)
             asked.xinfo_groups(stream.key)
         with broker_errors("XPENDING"):
-            answers = await asked.execute()
+            answers = await asked.execute(raise_on_error=False)
         trims = self._client.pipeline(transaction=False)
         for stream, pending, groups in zip(streams, answers[::2], answers[1::2], strict=True):
+            if isinstance(pending, Exception) or isinstance(groups, Exception):
+                due -= {stream.tp}  # the group is gone; once the reader has made it anew
+                continue
             trims.execute_command(
                 "XTRIM", stream.key, "MINID", "=", self._trim_below(stream, pending, groups)
             )

@@ -47,6 +47,8 @@ _TRANSIENT_PREFIXES = (
 _GROUP_LOST_PREFIXES = ("NOGROUP", "UNBLOCKED")
 #: A blocked reader's server has become a replica.
 _DEMOTED_PREFIX = "UNBLOCKED force unblock"
+#: What redis-py puts between a command of a pipeline, in front, and the server's reply.
+_IN_PIPELINE = " of pipeline caused error: ("
 
 
 class TransportError(Exception):
@@ -77,9 +79,15 @@ class PartitionsChangedError(TransportError):
     """A topic has another number of partitions than is recorded in Redis."""
 
 
+def _reply(exc: Exception) -> str:
+    """What the server said; of a pipeline without the command, which has somebody's data in it."""
+    _, annotated, reply = str(exc).rpartition(_IN_PIPELINE)
+    return reply.removesuffix(",)").strip("'\"") if annotated else reply
+
+
 def translate(exc: Exception, command: str) -> TransportError:
     """Return the transport's error for `exc`, raised by redis-py under `command`."""
-    text = str(exc)
+    text = _reply(exc)
     if isinstance(exc, redis.exceptions.ResponseError):
         # redis-py strips the code of errors it has a class for, so ask the class as well.
         if text.startswith(_DEMOTED_PREFIX):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import faust
 import pytest
 
-from streams.transport import Entry
-
-from .lab import EXPLICIT, Lab
+from .lab import Lab
 from .waiting import eventually
+
+OTHER = '{"worker":"elsewhere","readable":["t:0"],"reader":""}'
 
 
 @pytest.mark.parametrize("steps", range(0, 60, 3))
@@ -41,28 +39,51 @@ async def test_a_member_that_says_nonsense_is_outlived(lab: Lab, said: bytes) ->
     assert not app.crashed
 
 
-async def test_a_stream_that_is_deleted_costs_no_other_an_acknowledgement(lab: Lab) -> None:
-    app = lab.app(trim_interval_s=0.0)
-    busy = app.stream_topic("busy", EXPLICIT)
-    done: list[Entry] = []
+async def give_to_another(lab: Lab, partition: str) -> None:
+    """Have somebody hold `partition` who is not here, and not dead for a lease."""
+    await lab.redis.hset(lab.name("fleet:members"), "other", OTHER)
+    await lab.redis.hset(lab.name("fleet:beats"), "other", 1)
+    await lab.redis.hset(lab.name("fleet:owners"), partition, "other")
 
-    async def agent(stream: faust.StreamT[Any]) -> None:
-        async for entries in stream:
-            for entry in entries:
-                await asyncio.sleep(0)
-                app.redis_consumer.settle([entry])
-                done.append(entry)
 
-    app.agent(busy, name="busy")(agent)
-    other = app.collect(app.stream_topic("other"), name="other")
+async def remove_the_other(lab: Lab) -> None:
+    """Have him leave."""
+    for part in ("members", "beats"):
+        await lab.redis.hdel(lab.name(f"fleet:{part}"), "other")
+    await lab.redis.hdel(lab.name("fleet:owners"), "t:0")
+
+
+async def test_what_faust_acknowledges_of_a_lost_partition_is_ignored(lab: Lab) -> None:
+    app = lab.app(lease_s=20)
+    gate = lab.gate()
+    received = app.collect(app.stream_topic("t"), gate=gate)
     await lab.start_and_own(app)
-    for n in range(1, 11):
-        await lab.add(lab.key("other"), b"%d" % n)
-        await other.until(n)
-        await lab.add(lab.key("busy"), *[b"v"] * 200)
-        await lab.redis.delete(lab.key("other"))
-        await eventually(lambda: lab.redis.exists(lab.key("other")), what="the stream again")
-        await eventually(lambda n=n: len(done) >= 200 * n, what="all settled")  # type: ignore[misc]
-    await lab.settled(lab.key("busy"))
-    ledger = app.redis_consumer.ledger
-    assert not any(partition.unacknowledged for partition in ledger._partitions.values())
+    ids = await lab.add(lab.key("t"), b"0", b"1")
+    await received.until(1)
+    await eventually(lambda: lab.has_pending(lab.key("t"), *ids), what="all pending")
+    await give_to_another(lab, "t:0")
+    await eventually(lambda: not app.redis_consumer.assignment(), what="the loss")
+    gate.set()
+    await eventually(lambda: app.redis_consumer._n_acked >= 1, what="Faust's acknowledgement")
+    assert await lab.pending(lab.key("t")) == ids
+    await remove_the_other(lab)
+    await lab.settled(lab.key("t"))
+    assert received.items[-2:] == [b"0", b"1"]
+
+
+async def test_a_worker_hands_nothing_more_of_a_lost_partition_to_its_agents(lab: Lab) -> None:
+    app = lab.app(lease_s=20, settings={"stream_buffer_maxsize": 2})
+    gate = lab.gate()
+    received = app.collect(app.stream_topic("t"), gate=gate)
+    await lab.start_and_own(app)
+    await lab.add(lab.key("t"), *[b"%d" % n for n in range(100)])
+    await received.until(1)
+    await give_to_another(lab, "t:0")
+    await eventually(lambda: not app.redis_consumer.assignment(), what="the loss")
+    gate.set()
+    await received.until(2)
+    await remove_the_other(lab)
+    await lab.settled(lab.key("t"))
+    before, again = received.items[:-100], received.items[-100:]
+    assert again == [b"%d" % n for n in range(100)]
+    assert len(before) <= 5  # what was in the agent's own buffer

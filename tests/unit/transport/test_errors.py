@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 import redis.exceptions
 from redis._parsers import BaseParser
+from redis.asyncio.client import Pipeline
 
 from streams.transport import (
     BrokerRefusedError,
@@ -50,6 +52,16 @@ def test_each_reply_of_the_server(reply: str, expected: type[TransportError]) ->
     assert type(caught.value) is expected
     assert caught.value.__cause__ is exc
     assert str(caught.value).startswith("XADD: ")
+
+
+@pytest.mark.parametrize(("reply", "expected"), REPLIES.items(), ids=lambda value: str(value)[:24])
+def test_each_reply_to_a_command_of_a_pipeline(reply: str, expected: type[TransportError]) -> None:
+    exc = BaseParser.parse_error(reply)
+    Pipeline.annotate_exception(cast("Any", None), exc, 3, ("XADD", "key", "*", "v", "secret"))
+    with pytest.raises(TransportError) as caught, broker_errors("XADD"):
+        raise exc
+    assert type(caught.value) is expected
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
