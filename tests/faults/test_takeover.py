@@ -29,17 +29,17 @@ class Flow:
         self._ground = ground
         self._log = log
         self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
         self.published = 0
 
     @contextmanager
     def running(self) -> Iterator[Flow]:
-        thread = threading.Thread(target=self._run)
-        thread.start()
+        self._thread.start()
         try:
             yield self
         finally:
             self._over.set()
-            thread.join(30)
+            self._thread.join(30)
 
     def _run(self) -> None:
         portion = EVENTS_PER_S // 20
@@ -53,6 +53,7 @@ class Flow:
     def finish(self) -> None:
         """Publish what is left, at once."""
         self._over.set()
+        self._thread.join(30)  # in the middle of a portion, perhaps
         self._ground.publish(self._log.entries[self.published :])
 
 
@@ -84,7 +85,7 @@ def workers(ground: Ground, tmp_path: Path) -> Iterator[dict[str, WorkerProcess]
         for name in ("one", "two", "three", "four"):
             settings = ground.settings(CAPSULES_LEASE_S=str(LEASE_S), CAPSULES_WORKER_NAME=name)
             worker = WorkerProcess(tmp_path / name, **settings)
-            stack.callback(worker.process.kill)
+            stack.callback(worker.kill)
             started[name] = worker
         until(lambda: ground.shares() == [4, 4, 4, 5], what="even shares")
         yield started
