@@ -1,21 +1,20 @@
-"""What the stages share: the app, topics, Postgres, and the one way to be done with an entry."""
+"""What the stages share: the app, its topics, Postgres."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 import faust
 
-from agents.dead_letters import DeadLetters
+from agents.stage import Stage
 from config.settings import Settings
 from streams.postgres import Postgres
 from streams.topics import Topics
 from streams.topology import Outlet, Statement, Wiring
-from streams.transport import Consumer, Entry
+from streams.transport import Consumer, Entry, StreamLayout, Transport
 
 __all__ = ["Reconciler"]
 
@@ -29,8 +28,6 @@ class Reconciler:
     topics: Topics
     postgres: Postgres
     wiring: Wiring
-    #: Entries by stage and what became of them, since this worker started.
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def consumer(self) -> Consumer:
@@ -39,13 +36,21 @@ class Reconciler:
         assert isinstance(consumer, Consumer)  # noqa: S101 - the app's broker is Redis
         return consumer
 
+    @property
+    def layout(self) -> StreamLayout:
+        """Which Redis keys stand behind the topics."""
+        transport = self.app.transport
+        assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
+        return transport.layout
+
     def outlet(self, stage: str, topic: faust.TopicT) -> Outlet:
         """The way from `stage` into `topic`."""
         return Outlet(self.app, self.wiring, stage, topic)
 
-    def dead_letters(self, stage: str) -> DeadLetters:
-        """The way from `stage` to the dead letters."""
-        return DeadLetters(self.outlet(stage, self.topics.dead_letters), stage)
+    def stage(self, name: str, *, dead_letters: bool = True) -> Stage:
+        """The ends that entries come to at the agent `name`; where it can, also death."""
+        letters = self.outlet(name, self.topics.dead_letters) if dead_letters else None
+        return Stage(self, name, letters)
 
     def statement(self, stage: str, name: str) -> Statement:
         """The statement ``agents/sql/<name>.sql``, run by `stage`."""
@@ -63,12 +68,3 @@ class Reconciler:
         A partition goes to another worker only when the work on its entries is over.
         """
         return self.consumer.ledger.working(entries)
-
-    def settle(self, entries: Iterable[Entry]) -> None:
-        """Be done with `entries`: their effects are durable."""
-        self.consumer.settle(entries)
-
-    def count(self, stage: str, outcome: str, n: int = 1) -> None:
-        """Count `n` entries that ended in `outcome` at `stage`."""
-        if n:
-            self.outcomes[stage, outcome] += n

@@ -13,14 +13,18 @@ from __future__ import annotations
 from typing import Any
 
 import faust
+import structlog
 
-from agents.dead_letters import DeadLetter
 from agents.reconciler import Reconciler
-from streams.events import Bad, EntryId, Skip, read_event
-from streams.topics import PAYLOAD_FIELD, SOURCE_ID
-from streams.transport import Entry, Record
+from streams.dead_letters import DeadLetter
+from streams.events import Bad, EntryId, Skip, SkipRule, read_event
+from streams.outcomes import Dead
+from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID
+from streams.transport import Entry, NotOwnedError, Record
 
 __all__ = ["Route"]
+
+log = structlog.get_logger(__name__)
 
 
 class Route:
@@ -32,32 +36,49 @@ class Route:
         self._reconciler = reconciler
         self._payload_max_bytes = reconciler.settings.payload_max_bytes
         self._capsules = reconciler.outlet(self.name, reconciler.topics.capsules)
-        self._dead_letters = reconciler.dead_letters(self.name)
+        self._stage = reconciler.stage(self.name)
         reconciler.app.agent(reconciler.topics.source, name=self.name)(self.run)
 
     async def run(self, stream: faust.StreamT[Any]) -> None:
         """Route batch after batch."""
         async for entries in stream:
+            self._stage.receive(entries)
             with self._reconciler.working(entries) as ours:
-                await self._route([entry for entry in entries if entry in ours])
+                if mine := [entry for entry in entries if entry in ours]:
+                    await self._route(mine)
 
     async def _route(self, entries: list[Entry]) -> None:
-        routed: list[Record] = []
-        dead: list[DeadLetter] = []
-        skipped = 0
+        routed: list[Entry] = []
+        records: list[Record] = []
+        dead: list[tuple[Entry, DeadLetter]] = []
+        skipped: dict[SkipRule, list[Entry]] = {}
         for entry in entries:
             payload = entry.fields.get(PAYLOAD_FIELD)
             source_id = EntryId.parse(entry.id)
             event = read_event(source_id, payload, payload_max_bytes=self._payload_max_bytes)
             if isinstance(event, Skip):
-                skipped += 1
+                skipped.setdefault(event.rule, []).append(entry)
             elif isinstance(event, Bad):
-                dead.append(DeadLetter(str(source_id), event, entry.fields))
+                why = Dead.of_bad(event)
+                dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
             else:
-                routed.append(Record(payload, event.capsule_id.bytes, {SOURCE_ID: entry.id}))
-        await self._capsules.send(routed)
-        await self._dead_letters.keep(dead)
-        self._reconciler.settle(entries)
-        self._reconciler.count(self.name, "done", len(routed))
-        self._reconciler.count(self.name, "skip", skipped)
-        self._reconciler.count(self.name, "dead", len(dead))
+                routed.append(entry)
+                records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
+        for rule, of_rule in skipped.items():
+            self._stage.skip(of_rule, rule)
+        try:
+            holding = self._reconciler.consumer.holding(entries[0].tp)
+            await self._capsules.send(records, holding=holding)
+        except NotOwnedError as exc:
+            # Its successor has them; what is appended now would come behind newer ones.
+            log.warning("not routed", action="not_owned", stage=self.name, error=str(exc))
+            return
+        self._stage.done(routed)
+        await self._stage.dead(dead)
+
+
+def _headers(entry: Entry) -> dict[str, bytes]:
+    headers = {SOURCE_ID: entry.id}
+    if (letter := entry.fields.get(REPLAY_FIELD)) is not None:
+        headers[REPLAY_OF] = letter
+    return headers

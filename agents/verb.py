@@ -11,25 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import faust
 import structlog
 
-from agents.dispatch import dead_letter
 from agents.lane import Lane
 from agents.reconciler import Reconciler
 from agents.report import Report
+from streams.dead_letters import DeadLetter
 from streams.errors import DatabaseRejectedError
-from streams.events import Bad, sandbox_event
-from streams.retry import until_done
+from streams.events import sandbox_event
+from streams.outcomes import Dead, Reason
 from streams.topics import SOURCE_ID
 from streams.transport import Record
 
 __all__ = ["Parameters", "VerbAgent"]
 
 log = structlog.get_logger(__name__)
+
+_NO_TEAM: Final = "an audit row needs a team: neither the event nor a row has one"
 
 Parameters = Callable[[Sequence[Report]], Mapping[str, Any]]
 Release = Callable[[Sequence[Report]], Awaitable[None]]
@@ -61,7 +63,7 @@ class VerbAgent:
         self._parameters = parameters
         topics = reconciler.topics.hooks.values() if hooks else ()
         self._hooks = [reconciler.outlet(name, topic) for topic in topics]
-        self._dead_letters = reconciler.dead_letters(name)
+        self._stage = reconciler.stage(name)
         self._release: Release | None = None
         reconciler.app.agent(self.lane.channel, name=name)(self.run)
 
@@ -74,11 +76,16 @@ class VerbAgent:
         await self.lane.work(stream, self._handle)
 
     async def _handle(self, reports: list[Report]) -> None:
+        self._stage.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
             mine = [report for report in reports if report.entry in ours]
             if mine:
-                await self._publish(await self._apply(mine))
-                self._reconciler.settle(report.entry for report in mine)
+                applied = await self._apply(mine)
+                await self._publish(applied)
+                self._stage.done(
+                    [report.entry for report in applied],
+                    source_ms=[report.event.source_id.ms for report in applied],
+                )
         if self._release is not None:
             await self._release(reports)
 
@@ -86,14 +93,12 @@ class VerbAgent:
         """Have the effects of `reports`; dead-letter, and leave out, what cannot be stored."""
         parameters = self._parameters(reports)
         try:
-            row = await until_done(
-                lambda: self._statement.run(parameters),
-                stage=self.name,
-                give_up_on=(DatabaseRejectedError,),
+            row = await self._stage.insist(
+                lambda: self._statement.run(parameters), give_up_on=(DatabaseRejectedError,)
             )
         except DatabaseRejectedError as exc:
             if len(reports) == 1:
-                await self._bury(reports, Bad("payload", "", f"refused by Postgres: {exc}"))
+                await self._bury(reports, Dead(Reason.REFUSED_BY_POSTGRES, str(exc)))
                 return []
             half = len(reports) // 2
             return await self._apply(reports[:half]) + await self._apply(reports[half:])
@@ -105,10 +110,7 @@ class VerbAgent:
         done = [report for report in reports if report.event.capsule_id not in homeless]
         if homeless:
             without = [report for report in reports if report.event.capsule_id in homeless]
-            await self._bury(
-                without, Bad("team_id", "", "no team: neither the event nor a row has one")
-            )
-        self._reconciler.count(self.name, "done", len(done))
+            await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
         log.debug(
             "batch applied",
             action="batch_applied",
@@ -119,11 +121,10 @@ class VerbAgent:
         )
         return done
 
-    async def _bury(self, reports: list[Report], bad: Bad) -> None:
-        await self._dead_letters.keep(
-            [dead_letter(report.event.source_id, bad, report.entry) for report in reports]
+    async def _bury(self, reports: list[Report], why: Dead) -> None:
+        await self._stage.dead(
+            (report.entry, DeadLetter.of_report(report.entry, self.name, why)) for report in reports
         )
-        self._reconciler.count(self.name, "dead", len(reports))
 
     async def _publish(self, reports: list[Report]) -> None:
         """Hand `reports` to each hook topic, under the same key: order per capsule holds."""

@@ -35,7 +35,7 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """A table, and for each right the columns on which the reconciler needs it."""
+    """A table, and for each right the columns on which it is needed; none: the whole table."""
 
     schema: str | None  # None: wherever the search path finds it
     table: str
@@ -57,7 +57,28 @@ _AUDIT: Final = (
     *("action", "scope", "status", "metadata", "created_at"),
 )
 _MARK: Final = ("capsule_id", "ms", "seq", "updated_at")
+_LETTER: Final = (
+    *("id", "origin_id", "source_id", "stage", "sink", "reason", "error", "attempts"),
+    *("first_at", "last_at", "entry_key", "payload", "field_names", "field_values"),
+    *("state", "replays", "replayed_as", "resolved_at", "history"),
+)
+_GAP: Final = (
+    *("id", "app_id", "stream", "kind", "after_id", "before_id", "entries"),
+    *("account", "prior", "total", "worker", "noticed_at", "closed_at", "note"),
+)
+_POSITION: Final = (
+    *("app_id", "stream", "epoch", "entry_id", "accounted", "last_id", "entries_added"),
+    "updated_at",
+)
 _CONTROL_PLANE_HINT: Final = "is DATABASE_URL the control plane's database?"
+
+
+def _own(table: str, columns: tuple[str, ...]) -> _Need:
+    """A table of our own, on which everything is done."""
+    rights = dict.fromkeys(("SELECT", "INSERT", "UPDATE"), columns) | {"DELETE": ()}
+    return _Need(SCHEMA, table, rights, _MIGRATE_HINT)
+
+
 _NEEDS: Final = (
     _Need(
         None,
@@ -66,7 +87,11 @@ _NEEDS: Final = (
         _CONTROL_PLANE_HINT,
     ),
     _Need(None, "audit_logs", {"INSERT": _AUDIT}, _CONTROL_PLANE_HINT),
-    _Need(SCHEMA, "watermarks", {"SELECT": _MARK, "INSERT": _MARK, "UPDATE": _MARK}, _MIGRATE_HINT),
+    _own("watermarks", _MARK),
+    _own("dead_letters", _LETTER),
+    _own("gaps", _GAP),
+    _own("gap_entries", ("app_id", "stream", "kind", "entry_id", "account")),
+    _own("positions", _POSITION),
 )
 
 
@@ -103,7 +128,13 @@ def check_schema(database_url: str) -> list[str]:
     with _connected(database_url, "check") as connection, connection.cursor() as cursor:
         cursor.execute("select current_user, current_database()")
         role, database = cursor.fetchone() or ("", "")
-        return [line for need in _NEEDS for line in _check(cursor, need, role, database)]
+        cursor.execute("select 1 from pg_namespace where nspname = %s", (SCHEMA,))
+        has_schema = cursor.fetchone() is not None
+        needs = [need for need in _NEEDS if has_schema or need.schema != SCHEMA]
+        lines = [line for need in needs for line in _check(cursor, need, role, database)]
+        if not has_schema:
+            lines.append(f"schema {SCHEMA} is missing in database {database}: {_MIGRATE_HINT}")
+        return lines
 
 
 @contextlib.contextmanager
@@ -188,6 +219,9 @@ def _check(cursor: Cursor, need: _Need, role: str, database: str) -> Iterator[st
         if column not in present:
             yield f"column {need.name}.{column} is missing in database {database}: {need.hint}"
     for right, columns in need.rights.items():
+        if not columns:
+            yield from _check_whole(cursor, need, role, oid, right)
+            continue
         cursor.execute(
             "select name from unnest(%s::text[]) as name "
             "where not has_column_privilege(%s, name, %s)",
@@ -199,6 +233,16 @@ def _check(cursor: Cursor, need: _Need, role: str, database: str) -> Iterator[st
                 f"role {role} lacks {right} on {need.name} ({', '.join(lacking)}): "
                 f"grant {right.lower()} on {need.name} to {role}"
             )
+
+
+def _check_whole(cursor: Cursor, need: _Need, role: str, oid: int, right: str) -> Iterator[str]:
+    """A right that is of the table and not of its columns."""
+    cursor.execute("select has_table_privilege(%s, %s)", (oid, right))
+    if cursor.fetchone() == (False,):
+        yield (
+            f"role {role} lacks {right} on {need.name}: "
+            f"grant {right.lower()} on {need.name} to {role}"
+        )
 
 
 # From the catalogue, which also shows what the role may not use; the search path itself leaves

@@ -4,7 +4,9 @@
 
     ReconcilerError
     ├── StartError               the worker cannot start as it is set up; a person must act
+    ├── BrokenError              this worker cannot go on; another one, or itself anew, can
     ├── DeliveryError            one attempt at one hook delivery failed; try again
+    │   └── DeliveryRefusedError it was refused for good; do not
     └── DatabaseError
         ├── DatabaseUnavailableError   no answer, or "not now": the same statement, again
         └── DatabaseRejectedError      the data cannot be stored: this statement never succeeds
@@ -24,6 +26,10 @@ class StartError(ReconcilerError):
     """The worker cannot start as it is set up; the text is one line for each mistake."""
 
 
+class BrokenError(ReconcilerError):
+    """This worker cannot go on, and must be started anew."""
+
+
 class DeliveryError(ReconcilerError):
     """One attempt at a hook delivery failed and should be made again.
 
@@ -38,6 +44,10 @@ class DeliveryError(ReconcilerError):
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class DeliveryRefusedError(DeliveryError):
+    """A hook delivery was refused for good: the same one will be refused again."""
 
 
 class DatabaseError(ReconcilerError):

@@ -79,6 +79,13 @@ class Postgres:
         failed_at = self._unanswered_at
         return failed_at is None or monotonic() - failed_at > self._tried_again_within_s
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections run a statement, and how many are open and free."""
+        if self._pool is None:
+            return 0, 0
+        return self._pool.size - self._pool.freesize, self._pool.freesize
+
     async def open(self) -> None:
         """Make the pool; connections are made when they are needed."""
         self._pool = await aiopg.create_pool(

@@ -207,6 +207,9 @@ class Repartition:
             for topic in change.recorded:
                 transaction.delete(*(stream.key for stream in self._old.streams(topic)))
                 transaction.hset(self._topics_key, topic, str(self._partitions))
+                # Entries that move get new ids: their attempts are counted from one again.
+                retries = (f"retries:{topic}:{n}" for n in range(change.recorded[topic]))
+                transaction.delete(*map(self._old.name, retries))
             for stream in staged:
                 transaction.rename(stream.key, self._new.stream(stream.tp).key)
             transaction.delete(*self._fleet_keys)

@@ -32,17 +32,20 @@ async def until_done(
     *,
     stage: str,
     give_up_on: tuple[type[Exception], ...] = (),
+    on_retry: Callable[[BaseException | None], None] = lambda _: None,
     pause_max_s: float = 5.0,
 ) -> T:
     """Repeat `attempt` until it returns; raise only what is in `give_up_on`.
 
     Arguments:
         stage: who tries, for the log.
+        on_retry: told before each pause what went wrong.
         pause_max_s: longest pause between two attempts.
     """
 
     def say(state: RetryCallState) -> None:
         exc = state.outcome.exception() if state.outcome else None
+        on_retry(exc)
         pause_s = round(state.next_action.sleep, 3) if state.next_action else 0
         if isinstance(exc, _EXPECTED):
             log.warning(
@@ -64,7 +67,7 @@ async def until_done(
             )
 
     async for trial in AsyncRetrying(
-        wait=wait_exponential_jitter(initial=0.05, max=pause_max_s, jitter=0.05),
+        wait=wait_exponential_jitter(multiplier=0.05, max=pause_max_s, jitter=0.05),
         retry=_retry_unless(give_up_on),
         before_sleep=say,
         reraise=True,

@@ -15,13 +15,27 @@ import faust
 from config.settings import Settings
 from streams.transport import Settle, StreamConfig
 
-__all__ = ["PAYLOAD_FIELD", "SOURCE_ID", "Topics", "key_prefix", "make_topics"]
+__all__ = [
+    "PAYLOAD_FIELD",
+    "REPLAY_FIELD",
+    "REPLAY_OF",
+    "SOURCE_ID",
+    "Topics",
+    "key_prefix",
+    "make_topics",
+]
 
 #: The header that carries the id of the source entry: what the effects are marked with.
 SOURCE_ID: Final = "source-id"
 
+#: The header that carries the number of the dead letter that an entry is a replay of.
+REPLAY_OF: Final = "replay-of"
+
 #: The name of the field that the producer puts its JSON in.
 PAYLOAD_FIELD: Final = b"payload"
+
+#: The field that a replay adds to it: the same number.
+REPLAY_FIELD: Final = b"replay-of"
 
 
 def key_prefix(settings: Settings) -> str:
@@ -41,6 +55,10 @@ class Topics:
     #: By name of the sink.
     hooks: dict[str, faust.TopicT]
     dead_letters: faust.TopicT
+
+    def all(self) -> list[faust.TopicT]:
+        """Every topic, in the order of the flow."""
+        return [self.source, self.capsules, *self.hooks.values(), self.dead_letters]
 
 
 def make_topics(app: faust.App, settings: Settings) -> Topics:

@@ -17,7 +17,8 @@ all the state there is, and it survives this process.
 Workers share the partitions evenly (:mod:`.fleet`, :mod:`.sharing`, :mod:`.coordinator`);
 reading starts with what is pending (:mod:`.reader`); a partition with too much in hand is left
 alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed away
-(:mod:`.acknowledger`).
+(:mod:`.acknowledger`). What nobody will ever read is noticed, counted and recorded
+(:mod:`.positions`, :mod:`.groups`, :mod:`.loss`).
 
 The package knows nothing of what travels over it.
 """
@@ -30,14 +31,17 @@ from .errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
     GroupLostError,
+    JournalUnavailableError,
+    NotOwnedError,
     PartitionsChangedError,
     TransportError,
     UnknownTopicError,
     UnsupportedError,
     broker_errors,
 )
-from .fleet import read_workers
+from .fleet import Holding, read_workers
 from .layout import Stream, StreamLayout, partition_of
+from .loss import Journal, Loss, LossKind, Position
 from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
 from .producer import Producer, Record
 from .transport import Transport
@@ -49,7 +53,14 @@ __all__ = [
     "Consumer",
     "Entry",
     "GroupLostError",
+    "Holding",
+    "Journal",
+    "JournalUnavailableError",
+    "Loss",
+    "LossKind",
+    "NotOwnedError",
     "PartitionsChangedError",
+    "Position",
     "Producer",
     "Record",
     "Settle",

@@ -13,12 +13,15 @@ from time import monotonic
 import redis.asyncio
 import structlog
 from faust.types import TP
+from redis.asyncio.client import Pipeline
 
 from .entry import Entry
 from .errors import TransportError, broker_errors
 from .layout import Stream, StreamLayout
 from .ledger import Ledger
+from .lua import script
 from .options import TransportOptions
+from .positions import Positions
 
 __all__ = ["Acknowledger"]
 
@@ -34,6 +37,7 @@ class Acknowledger:
     Arguments:
         client: connection pool for XACK and XTRIM.
         group: the consumer group.
+        positions: knows how far streams are read whose entries are counted.
     """
 
     def __init__(
@@ -44,12 +48,15 @@ class Acknowledger:
         *,
         group: str,
         options: TransportOptions,
+        positions: Positions,
     ) -> None:
         self._client = client
         self._layout = layout
         self._ledger = ledger
         self._group = group
         self._options = options
+        self._positions = positions
+        self._acknowledge_counted = client.register_script(script("position_ack"))
         self._settled: dict[TP, list[bytes]] = {}
         self._untrimmed: set[TP] = set()
         self._trimmed_at = 0.0
@@ -111,9 +118,8 @@ class Acknowledger:
             return
         pipeline = self._client.pipeline(transaction=False)
         for tp, ids in batch.items():
-            key = self._layout.stream(tp).key
             for start in range(0, len(ids), _IDS_PER_COMMAND):
-                pipeline.xack(key, self._group, *ids[start : start + _IDS_PER_COMMAND])
+                await self._add(pipeline, tp, ids[start : start + _IDS_PER_COMMAND])
         try:
             with broker_errors("XACK"):
                 await pipeline.execute()
@@ -128,6 +134,18 @@ class Acknowledger:
                 self._untrimmed.add(tp)
         if not self._settled:
             self._flushed.set()
+
+    async def _add(self, pipeline: Pipeline, tp: TP, ids: list[bytes]) -> None:
+        stream = self._layout.stream(tp)
+        so_far = self._positions.read_so_far(stream)
+        if so_far is None:
+            pipeline.xack(stream.key, self._group, *ids)
+            return
+        await self._acknowledge_counted(
+            keys=[stream.key, self._positions.key(stream)],
+            args=[self._group, so_far.epoch, so_far.id, so_far.ordinal, *ids],
+            client=pipeline,
+        )
 
     async def flush(self) -> None:
         """Wait until everything settled so far is acknowledged."""

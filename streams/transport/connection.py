@@ -161,10 +161,15 @@ class ReaderConnection:
         """
         await self.close()
         connection: AbstractConnection = self._client.connection_pool.make_connection()
-        with broker_errors("CONNECT"):
-            await connection.connect()
-            self._connection = connection
-            self.client_id = int(await self.execute("CLIENT", "ID"))
+        try:
+            with broker_errors("CONNECT"):
+                await connection.connect()
+        except BaseException:
+            # redis-py leaves the socket open if it is cancelled while it introduces itself.
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        self.client_id = int(await self.execute("CLIENT", "ID"))
 
     async def execute(self, *command: bytes | str | int, wait_s: float = 0.0) -> Any:
         """Send one command; its answer may take `wait_s` beyond the time-out.

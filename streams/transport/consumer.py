@@ -16,34 +16,38 @@ Two ways lead to an acknowledgement, by the topic's :class:`Settle`:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import secrets
+from collections.abc import Iterable
 from typing import Any
 
 import redis.asyncio
 import structlog
 from faust.types import TP, Message
-from faust.types.enums import ProcessingGuarantee
 from faust.types.transports import TPorTopicSet
 from mode import Service
 
 from .acknowledger import Acknowledger
 from .connection import connect
-from .coordinator import Coordinator
+from .coordinator import Coordinator, partition_name
 from .entry import Entry
 from .errors import (
     GroupLostError,
     PartitionsChangedError,
     TransportError,
-    UnsupportedError,
 )
-from .fleet import Fleet
+from .fleet import Fleet, Holding
 from .foreign import ForeignEntries
+from .groups import Groups
 from .intake import Intake
+from .joining import Joining, check_supported
 from .layout import Stream, StreamLayout
 from .ledger import Ledger
+from .loss import Loss, LossKind, id_after, id_before, id_order
 from .offsetless import OffsetlessConsumer
-from .options import CONFIG_KEY, StreamConfig, TransportOptions
+from .options import TransportOptions
+from .positions import Positions
 from .reader import Reader
+from .recorder import LossRecorder
 from .registry import TopicRegistry
 from .underway import Underway
 
@@ -71,8 +75,26 @@ class Consumer(OffsetlessConsumer):
         self._fleet = Fleet(
             self._client, self._layout, worker=transport.worker_name, lease_s=options.lease_s
         )
+        group = self.app.conf.id
+        self._recorder = LossRecorder(options.journal)
+        self._positions = Positions(
+            self._client,
+            self._layout,
+            self._recorder,
+            group=group,
+            check_interval_s=options.check_interval_s,
+            journal=options.journal,
+        )
+        groups = Groups(
+            self._client, self._positions, self._recorder, group=group, journal=options.journal
+        )
         self._acknowledger = Acknowledger(
-            self._client, self._layout, self.ledger, group=self.app.conf.id, options=options
+            self._client,
+            self._layout,
+            self.ledger,
+            group=group,
+            options=options,
+            positions=self._positions,
         )
         self._intake = Intake(
             self.app,
@@ -85,17 +107,18 @@ class Consumer(OffsetlessConsumer):
             self._client,
             self._layout,
             self.ledger,
-            group=self.app.conf.id,
+            group=group,
             options=options,
             deliver=self._intake.take_in,
             lose=self._on_lost_entries,
+            positions=self._positions,
             may_read=self._fleet.is_usable,
             register=lambda client_id: self._coordinator.register_reader(client_id),
         )
         foreign = ForeignEntries(
             self._client,
             self._reader,
-            group=self.app.conf.id,
+            group=group,
             lose=self._on_lost_entries,
             sweep_s=options.sweep_s,
         )
@@ -104,51 +127,34 @@ class Consumer(OffsetlessConsumer):
             self._reader,
             self.ledger,
             options=options,
-            listeners=(self._acknowledger, self._intake, foreign),
+            listeners=(self._acknowledger, self._intake, self._positions, foreign),
             check_topics=lambda topics: self._registry.record(topics),
+            make_groups=groups.ensure_again,
         )
         self._registry = TopicRegistry(self._client, self._layout)
+        self._joining = Joining(
+            self.app,
+            self._layout,
+            self._registry,
+            groups,
+            options=options,
+            is_over=lambda: self.should_stop,
+        )
         self._subscribed: list[Stream] = []
         self._underway = Underway()
         self.app.sensors.add(self._underway)
         #: Leaving, and done with waiting for what was started.
         self._drained = False
         self._ready_to_read = asyncio.Event()
-        #: Ids of entries that were trimmed while they were pending, counted.
-        self.lost_total = 0
 
     # -- Joining
 
-    def _check_supported(self) -> None:
-        guarantee: Any = self.app.conf.processing_guarantee
-        if guarantee is ProcessingGuarantee.EXACTLY_ONCE:
-            raise UnsupportedError(
-                "processing_guarantee=exactly_once is not supported on Redis Streams;"
-                " effects that carry the entry's id are"
-            )
-        if self.app.conf.stream_publish_on_commit:
-            raise UnsupportedError(
-                "stream_publish_on_commit is not supported: there are no commits to publish on"
-            )
-        if tables := list(self.app.tables):
-            raise UnsupportedError(f"tables with changelogs are not supported: {tables}")
-
     async def on_start(self) -> None:
         """Call when the consumer starts."""
-        self._check_supported()
+        check_supported(self.app)
         self._subscribed = []
         self._drained = False
         await super().on_start()
-
-    def _declare(self, topics: Iterable[str]) -> list[Stream]:
-        names = sorted(topics)
-        for topic in self.app.topics:
-            for name in topic.topics:
-                if not self._layout.is_declared(name):
-                    config: StreamConfig = (topic.config or {}).get(CONFIG_KEY, StreamConfig())
-                    partitions = topic.partitions or self.app.conf.topic_partitions
-                    self._layout.declare(name, 1 if config.external_key else partitions, config)
-        return self._layout.all_streams(names)
 
     async def create_topic(self, topic: str, *args: Any, **kwargs: Any) -> None:
         """Declare `topic`, as the producer does."""
@@ -161,7 +167,7 @@ class Consumer(OffsetlessConsumer):
         assignment has to come from a task of its own. It calls again when an app has come to
         read more topics while it runs.
         """
-        streams = self._declare(topics)
+        streams = self._joining.declare(topics)
         if not self._subscribed:
             self._subscribed = streams
             self.add_future(self._join(streams))
@@ -170,7 +176,7 @@ class Consumer(OffsetlessConsumer):
 
     async def _join(self, streams: list[Stream]) -> None:
         try:
-            await self._retry(lambda: self._prepare(streams))
+            await self._joining.until_answered(lambda: self._joining.prepare(streams))
         except PartitionsChangedError as exc:
             await self.crash(exc)
             return
@@ -191,38 +197,13 @@ class Consumer(OffsetlessConsumer):
         """
         added = [stream for stream in streams if stream not in self._subscribed]
         try:
-            await self._retry(lambda: self._prepare(added))
+            await self._joining.until_answered(lambda: self._joining.prepare(added))
         except PartitionsChangedError as exc:
             await self.crash(exc)
             return
         self._subscribed = self._subscribed + added
         await self.app.topics.on_partitions_assigned({stream.tp for stream in self._subscribed})
         self._coordinator.would_read(added)
-
-    async def _prepare(self, streams: list[Stream], *, start_id: str | None = None) -> None:
-        await self._registry.record(
-            stream.tp.topic for stream in streams if not stream.tp.partition
-        )
-        await self._reader.ensure_groups(streams, start_id=start_id)
-
-    async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Repeat `attempt` until Redis answers it."""
-        pause_s = self._options.backoff_min_s
-        while not self.should_stop:
-            try:
-                await attempt()
-                return
-            except PartitionsChangedError:
-                raise
-            except TransportError as exc:
-                log.warning(
-                    "waiting for Redis",
-                    action="broker_unavailable",
-                    error=str(exc),
-                    pause_s=pause_s,
-                )
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, self._options.backoff_max_s)
 
     # -- Reading
 
@@ -232,7 +213,7 @@ class Consumer(OffsetlessConsumer):
         self._ready_to_read.set()
         try:
             while not (self.should_stop or fetcher.should_stop):
-                await self._retry(self._read)
+                await self._joining.until_answered(self._read)
         finally:
             self._intake.stop()
 
@@ -245,10 +226,8 @@ class Consumer(OffsetlessConsumer):
     async def _read(self) -> None:
         try:
             await self._reader.read()
-        except GroupLostError as exc:
-            # From the start of what is left: what was done before finds its effects in place.
-            log.error("consumer group lost, making it anew", action="group_lost", error=str(exc))
-            await self._prepare(self._coordinator.held(), start_id="0")
+        except GroupLostError:
+            await self._joining.prepare_again(self._coordinator.held())
             self._reader.read_pending_again()
         except TransportError:
             self._reader.read_pending_again()
@@ -258,16 +237,19 @@ class Consumer(OffsetlessConsumer):
         self.add_future(self.crash(exc))
 
     def _on_lost_entries(self, tp: TP, ids: list[bytes]) -> None:
-        self.lost_total += len(ids)
-        log.error(
-            "entries were trimmed while they were pending",
-            action="entries_lost",
-            stream=self._layout.stream(tp).key.decode(),
-            count=len(ids),
-            first=ids[0].decode(),
-            last=ids[-1].decode(),
-        )
-        self._acknowledger.acknowledge(tp, ids)
+        """Record what was trimmed while it was pending, and only then be done with it."""
+        if lost := self.ledger.lose(tp, ids):
+            names = tuple(entry_id.decode() for entry_id in lost)
+            loss = Loss(
+                kind=LossKind.TRIMMED_PENDING,
+                stream=self._layout.stream(tp).key.decode(),
+                after_id=id_before(min(names, key=id_order)),
+                before_id=id_after(max(names, key=id_order)),
+                entries=len(names),
+                ids=names,
+                account=secrets.token_hex(8),
+            )
+            self._recorder.report(loss, then=lambda: self._acknowledger.acknowledge(tp, lost))
 
     # -- Acknowledging
 
@@ -329,6 +311,7 @@ class Consumer(OffsetlessConsumer):
                 await self._coordinator.finish_all()
                 await self._underway.wait_finished()
                 self._settle_acknowledged()
+                await self._recorder.flush()
                 await self._acknowledger.flush()
         except TimeoutError:
             log.warning(
@@ -350,12 +333,22 @@ class Consumer(OffsetlessConsumer):
             # The others notice when this worker's count stands still.
             log.warning("fleet not left", action="fleet_not_left", error=str(exc))
         await self._reader.close()
+        self._recorder.close()
 
     async def on_shutdown(self) -> None:
         """Call when the consumer and its tasks have stopped."""
         await self._client.aclose()
 
     # -- What others ask
+
+    @property
+    def lost_total(self) -> int:
+        """Entries known to be lost, as far as this worker was the one to notice."""
+        return self._recorder.total
+
+    def holding(self, tp: TP) -> Holding:
+        """What has to be so in Redis while this worker holds `tp`."""
+        return self._fleet.holding(partition_name(self._layout.stream(tp)))
 
     @property
     def is_member(self) -> bool:

@@ -52,6 +52,7 @@ class Coordinator:
     Arguments:
         listeners: are told when a term over a partition begins and ends.
         check_topics: raises if a topic is recorded with another number of partitions.
+        make_groups: makes the groups that are missing, which were there when this worker joined.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Coordinator:
         options: TransportOptions,
         listeners: Iterable[Listener],
         check_topics: Callable[[Iterable[str]], Awaitable[None]],
+        make_groups: Callable[[Iterable[Stream]], Awaitable[None]],
     ) -> None:
         self._fleet = fleet
         self._reader = reader
@@ -70,6 +72,7 @@ class Coordinator:
         self._options = options
         self._listeners = tuple(listeners)
         self._check_topics = check_topics
+        self._make_groups = make_groups
         self._streams: dict[str, Stream] = {}
         self._held: dict[str, Stream] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -164,9 +167,7 @@ class Coordinator:
         }
         if not new:
             return
-        # The groups were made when this worker joined. One that is missing now was lost, so it
-        # starts from what is left.
-        await self._reader.ensure_groups(new.values(), start_id="0")
+        await self._make_groups(new.values())
         for name, stream in new.items():
             self._ledger.open(stream.tp)
             self._held[name] = stream

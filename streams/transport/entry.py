@@ -57,7 +57,7 @@ class Entry:
     @property
     def timestamp_s(self) -> float:
         """When Redis took the entry in, in seconds since the epoch (from its id)."""
-        return int(self.id.partition(b"-")[0]) / 1000.0
+        return int(self.id.partition(b"-")[0]) / 1000
 
     def header(self, name: str) -> bytes | None:
         """The header `name` of an entry in a topic of ours."""

@@ -6,6 +6,7 @@
     ├── BrokerUnavailableError   no answer, or an answer that says "not now": try again
     ├── GroupLostError           the stream or its consumer group is gone: make it anew
     ├── BrokerRefusedError       an answer that trying again will not change (ACL, type, syntax)
+    ├── NotOwnedError            another worker reads the partition by now
     ├── UnsupportedError         asked for something this transport does not do
     ├── UnknownTopicError        a topic that was never declared to this transport
     └── PartitionsChangedError   another number of partitions than is recorded in Redis
@@ -22,6 +23,8 @@ __all__ = [
     "BrokerRefusedError",
     "BrokerUnavailableError",
     "GroupLostError",
+    "JournalUnavailableError",
+    "NotOwnedError",
     "PartitionsChangedError",
     "TransportError",
     "UnknownTopicError",
@@ -61,6 +64,14 @@ class BrokerUnavailableError(TransportError):
 
 class GroupLostError(TransportError):
     """The stream or its consumer group no longer exists."""
+
+
+class JournalUnavailableError(TransportError):
+    """The journal of losses does not answer; what is asked of it may be asked again."""
+
+
+class NotOwnedError(TransportError):
+    """Another worker reads the partition by now: nothing was done in its name."""
 
 
 class BrokerRefusedError(TransportError):

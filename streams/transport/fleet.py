@@ -29,7 +29,7 @@ from .layout import StreamLayout
 from .lua import script
 from .sharing import Member
 
-__all__ = ["Fleet", "Table", "read_workers"]
+__all__ = ["Fleet", "Holding", "Table", "read_owners", "read_workers"]
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +76,15 @@ class Table:
     owners: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """That a worker holds a partition, as a script can see it."""
+
+    owners_key: bytes
+    partition: bytes
+    token: bytes
+
+
 class Fleet:
     """This worker's part in the fleet.
 
@@ -107,6 +116,10 @@ class Fleet:
     def is_usable(self) -> bool:
         """Whether what this worker holds is safely its own, by its monotonic clock."""
         return monotonic() < self._usable_until
+
+    def holding(self, partition: str) -> Holding:
+        """What has to be so in Redis while this worker holds `partition`."""
+        return Holding(self._owners_key, partition.encode(), self.token.encode())
 
     def would_read(self, partitions: Iterable[str]) -> None:
         """Say which partitions this worker can read, from the next beat on."""
@@ -247,4 +260,21 @@ async def read_workers(client: redis.asyncio.Redis, layout: StreamLayout) -> dic
         members, holders = await pipeline.execute()
     return {
         _Description.from_bytes(raw).worker: holders.count(token) for token, raw in members.items()
+    }
+
+
+async def read_owners(client: redis.asyncio.Redis, layout: StreamLayout) -> dict[str, str]:
+    """Return the name of the worker that reads each partition, by ``<topic>:<partition>``.
+
+    Raises:
+        TransportError: Redis is unreachable or refuses.
+    """
+    pipeline = client.pipeline(transaction=True)
+    pipeline.hgetall(layout.name(MEMBERS))
+    pipeline.hgetall(layout.name(OWNERS))
+    with broker_errors("HGETALL"):
+        members, owners = await pipeline.execute()
+    names = {token: _Description.from_bytes(raw).worker for token, raw in members.items()}
+    return {
+        partition.decode(): names[token] for partition, token in owners.items() if token in names
     }

@@ -6,6 +6,9 @@ new entries wait until nothing is held under another name. It may still be at wo
 entries are claimed only after they have been idle for a while; and as it may never end, new
 entries do not wait for longer than twice that.
 
+An entry whose body is gone stays pending under its old name until it is recorded as lost;
+XAUTOCLAIM, and on newer servers XCLAIM, would drop it without a trace.
+
 A name under which nothing is pending, and that was not active for as long, is removed.
 """
 
@@ -22,13 +25,14 @@ from faust.types import TP
 from .errors import TransportError, broker_errors
 from .layout import Stream
 from .lua import script
-from .reader import CONSUMER, Reader
+from .positions import CONSUMER
+from .reader import Reader
 
 __all__ = ["ForeignEntries"]
 
 log = structlog.get_logger(__name__)
 
-#: Entries per XAUTOCLAIM.
+#: Entries looked at by one script.
 _CLAIM_COUNT = 100
 
 
@@ -55,6 +59,7 @@ class ForeignEntries:
         self._lose = lose
         self._sweep_s = sweep_s
         self._remove_consumer = client.register_script(script("consumer_remove"))
+        self._claim_script = client.register_script(script("foreign_claim"))
         self._tasks: dict[TP, asyncio.Task[None]] = {}
 
     def watch(self, stream: Stream) -> None:
@@ -108,23 +113,17 @@ class ForeignEntries:
 
     async def _claim(self, stream: Stream) -> None:
         """Claim all entries that are idle."""
-        cursor = b"0-0"
+        after = b"0-0"
         claimed = 0
-        while True:
-            with broker_errors("XAUTOCLAIM"):
-                cursor, claims, *deleted = await self._client.xautoclaim(
-                    stream.key,
-                    self._group,
-                    CONSUMER,
-                    stream.config.claim_idle_ms,
-                    cursor,
-                    count=_CLAIM_COUNT,
+        while after:
+            with broker_errors("XCLAIM"):
+                count, gone, after = await self._claim_script(
+                    keys=[stream.key],
+                    args=[self._group, CONSUMER, stream.config.claim_idle_ms, _CLAIM_COUNT, after],
                 )
-            claimed += len(claims)
-            if deleted and deleted[0]:
-                self._lose(stream.tp, list(deleted[0]))
-            if cursor == b"0-0":
-                break
+            claimed += count
+            if gone:
+                self._lose(stream.tp, gone)
         if claimed:
             log.info(
                 "claimed what another consumer held",

@@ -10,6 +10,7 @@ key                          holds
 ``<prefix>fleet:members``    hash: what each worker says of itself, by its token
 ``<prefix>fleet:beats``      hash: how often each has said that it is alive
 ``<prefix>fleet:owners``     hash: who reads which partition
+``<prefix>position:<topic>`` hash: how far a stream of somebody else was read
 ============================ =========================================================
 """
 

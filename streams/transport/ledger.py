@@ -95,6 +95,10 @@ class Ledger:
         partition = self._partitions.get(entry.tp)
         return partition if partition is not None and partition.epoch == entry.epoch else None
 
+    def holds(self, entry: Entry) -> bool:
+        """Whether `entry` is (still) this worker's."""
+        return self._holder(entry) is not None
+
     @contextmanager
     def working(self, entries: Sequence[Entry]) -> Iterator[frozenset[Entry]]:
         """Work on `entries`; gives those of them that are (still) this worker's to work on.

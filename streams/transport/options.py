@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from .loss import Journal
+
 __all__ = ["CONFIG_KEY", "Settle", "StreamConfig", "TransportOptions"]
 
 #: The name in a Faust topic's ``config`` under which a :class:`StreamConfig` stands.
@@ -76,11 +78,16 @@ class TransportOptions:
     drain_timeout_s: float = 20.0
     #: How often the pending entries are compared with what this worker has in hand.
     sweep_s: float = 30.0
+    #: How often what was read of somebody else's stream is compared with what was added to it.
+    check_interval_s: float = 1.0
     #: How often a stream is trimmed behind what is acknowledged.
     trim_interval_s: float = 1.0
     #: Shortest and longest pause between attempts to reach Redis.
     backoff_min_s: float = 0.05
     backoff_max_s: float = 2.0
+    #: Where losses are kept; None: they are said in the log, and a group that was lost while no
+    #: worker ran passes for one that never was.
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         if self.prefetch_entries < self.fetch_count:

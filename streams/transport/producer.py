@@ -8,8 +8,9 @@ not, and only the caller knows whether twice is harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from time import time
 from typing import Any
@@ -20,11 +21,14 @@ from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg
 from faust.types.tuples import RecordMetadata
 from mode import Seconds
+from redis.commands.core import AsyncScript
 
 from .connection import connect
 from .entry import encode_fields
-from .errors import TransportError, UnsupportedError, broker_errors, translate
+from .errors import NotOwnedError, TransportError, UnsupportedError, broker_errors, translate
+from .fleet import Holding
 from .layout import StreamLayout, partition_of
+from .lua import script
 from .options import CONFIG_KEY, StreamConfig, TransportOptions
 from .registry import TopicRegistry
 
@@ -42,6 +46,11 @@ class Record:
     headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None = None
     #: ``None``: by the hash of the key, or in turn where there is no key.
     partition: int | None = None
+
+
+#: Entries that one script appends, and their size, at most.
+_PORTION_MAX = 500
+_PORTION_MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ class Producer(FaustProducer):
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+            self.__dict__.pop("_append", None)
 
     async def send_many(self, topic: str, records: Sequence[Record]) -> list[bytes]:
         """Send `records` in one pipeline and return their entry ids, in order.
@@ -107,6 +117,35 @@ class Producer(FaustProducer):
         with broker_errors("XADD"):
             ids: list[bytes] = await pipeline.execute()
         return ids
+
+    @cached_property
+    def _append(self) -> AsyncScript:
+        return self.client.register_script(script("append_owned"))
+
+    async def send_while(self, holding: Holding, topic: str, records: Sequence[Record]) -> None:
+        """Send `records`, but nothing in the name of a worker that reads the partition no more.
+
+        A worker that was frozen in the middle of its work would otherwise send it late, behind
+        what its successor has sent since.
+
+        Raises:
+            NotOwnedError: another worker reads it; some of them may have been sent before.
+            TransportError: some of them may be in the stream, and some not.
+        """
+        await self._registry.look_up(topic)
+        keys = [stream.key for stream in self._layout.streams(topic)]
+        for portion in _portions(records):
+            parts: list[bytes | int] = []
+            for record in portion:
+                fields = encode_fields(record.key, record.value, record.headers)
+                parts += (self._place(topic, record).partition + 1, len(fields), *fields)
+            with broker_errors("append_owned"):
+                ids = await self._append(
+                    keys=[holding.owners_key, *keys],
+                    args=[holding.partition, holding.token, *parts],
+                )
+            if ids is None:
+                raise NotOwnedError(f"{holding.partition.decode()} is another worker's")
 
     def _xadd(self, tp: TP, record: Record) -> tuple[bytes | str, ...]:
         fields = encode_fields(record.key, record.value, record.headers)
@@ -233,6 +272,20 @@ class Producer(FaustProducer):
     def supports_headers(self) -> bool:
         """Headers travel as fields of the entry."""
         return True
+
+
+def _portions(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Split `records` so that no command holds up the server for long, or is very large."""
+    portion: list[Record] = []
+    size = 0
+    for record in records:
+        if portion and (len(portion) >= _PORTION_MAX or size >= _PORTION_MAX_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(record)
+        size += len(record.value or b"")
+    if portion:
+        yield portion
 
 
 def _resolve(waiting: _Waiting, answer: Any) -> None:

@@ -22,18 +22,20 @@ from faust.types import TP
 
 from .connection import ReaderConnection
 from .entry import Entry
-from .errors import BrokerRefusedError, TransportError, broker_errors
+from .errors import TransportError, broker_errors
 from .layout import Stream, StreamLayout
 from .ledger import Ledger
 from .lua import script
 from .options import TransportOptions
+from .positions import CONSUMER, Positions
 
 __all__ = ["Reader"]
 
 log = structlog.get_logger(__name__)
 
-#: The name that every owner reads under.
-CONSUMER = b"owner"
+#: Reads in a row for streams that somebody else may trim, while there is more of them, before the
+#: others have a turn: what is not read there in time is gone, and what is ours waits.
+_BEHIND_IN_A_ROW = 4
 
 Deliver = Callable[[TP, list[Entry]], Awaitable[None]]
 Lose = Callable[[TP, list[bytes]], None]
@@ -48,7 +50,8 @@ class Reader:
         deliver: takes the entries of one partition, in order.
         may_read: whether what this worker holds is safely its own at this moment.
         register: is told of each new connection, before anything is read over it.
-        lose: is told the ids of entries that were trimmed while they were pending, once each.
+        lose: is told the ids of entries that were trimmed while they were pending.
+        positions: counts what is read of streams that others trim.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Reader:
         options: TransportOptions,
         deliver: Deliver,
         lose: Lose,
+        positions: Positions,
         may_read: Callable[[], bool],
         register: Callable[[int], Awaitable[None]],
     ) -> None:
@@ -73,6 +77,7 @@ class Reader:
         self._options = options
         self._deliver = deliver
         self._lose = lose
+        self._positions = positions
         self._connection = ReaderConnection(client, timeout_s=options.timeout_s)
         #: Whether the fleet knows the connection.
         self._registered = False
@@ -86,6 +91,9 @@ class Reader:
         self._pending_after: dict[TP, bytes] = {}
         #: Partitions of which nothing new is read for now.
         self._held_back: set[TP] = set()
+        #: Partitions of others' streams whose last read came back full: they may be trimmed.
+        self._behind: set[TP] = set()
+        self._behind_in_a_row = 0
         self._swept_at = 0.0
         #: Whether the reader has stopped because what is held is not safely ours.
         self.waits_to_read = False
@@ -93,32 +101,12 @@ class Reader:
         self._blocked = False
         self._unblocking: asyncio.Task[None] | None = None
 
-    async def ensure_groups(
-        self, streams: Iterable[Stream], *, start_id: str | None = None
-    ) -> None:
-        """Make each stream and its consumer group, where they are missing.
-
-        Arguments:
-            start_id: where a new group starts, in place of what the topic says.
-        """
-        for stream in streams:
-            try:
-                with broker_errors("XGROUP CREATE"):
-                    await self._client.xgroup_create(
-                        stream.key,
-                        self._group,
-                        id=start_id or stream.config.start_id,
-                        mkstream=True,
-                    )
-            except BrokerRefusedError as exc:
-                if not str(exc.__cause__).startswith("BUSYGROUP"):
-                    raise
-
     def add(self, streams: Iterable[Stream]) -> None:
         """Read `streams` from now on, from their pending entries on."""
         for stream in streams:
             self._streams[stream.key] = stream
             self._pending_after[stream.tp] = b"0"
+            self._positions.must_check(stream)
         self.wake()
 
     def forget(self, stream: Stream) -> None:
@@ -126,6 +114,7 @@ class Reader:
         self._streams.pop(stream.key, None)
         self._pending_after.pop(stream.tp, None)
         self._held_back.discard(stream.tp)
+        self._behind.discard(stream.tp)
 
     async def remove(self, streams: Iterable[Stream]) -> None:
         """Read `streams` no more, and wait for a read that is under way."""
@@ -166,8 +155,11 @@ class Reader:
         if stream is not None:
             if stream.key in self._streams:
                 self._pending_after[stream.tp] = b"0"
+                self._positions.must_check(stream)
                 self.wake()
             return
+        for each in self._streams.values():
+            self._positions.must_check(each)
         self._pending_after = {stream.tp: b"0" for stream in self._streams.values()}
         self._swept_at = monotonic()
 
@@ -194,9 +186,11 @@ class Reader:
         """Read once, as soon as a partition has room, and hand on what came.
 
         Raises:
+            GroupLostError: a stream or its group is gone; make it anew and call the same.
             TransportError: Redis is unreachable or refuses; call `read_pending_again` next.
         """
         await self._connect()
+        await self._positions.check(list(self._streams.values()))
         # From here to the command nothing is awaited: no change goes unnoticed by it.
         self._changed.clear()
         if not self._may_read():
@@ -209,6 +203,8 @@ class Reader:
             return
         if monotonic() - self._swept_at >= self._options.sweep_s:
             self.read_pending_again()
+        if not all(map(self._positions.may_hand_on, self._streams.values())):
+            return  # check first
         roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
         pending = [stream for stream in roomy if stream.tp in self._pending_after]
         if pending:
@@ -218,7 +214,13 @@ class Reader:
         if not readable:
             await self._changed.wait()
             return
-        await self._read_new(readable)
+        behind = [stream for stream in readable if stream.tp in self._behind]
+        if behind and self._behind_in_a_row < _BEHIND_IN_A_ROW:
+            self._behind_in_a_row += 1
+            await self._read_new(behind, block_ms=None)
+        else:
+            self._behind_in_a_row = 0
+            await self._read_new(readable, block_ms=self._options.block_ms)
 
     async def _read_pending(self, streams: list[Stream]) -> None:
         after = [self._pending_after[stream.tp] for stream in streams]
@@ -231,18 +233,25 @@ class Reader:
             if stream.tp in self._pending_after:  # it may have been given up meanwhile
                 self._pending_after[stream.tp] = records[-1][0]
             gone = [entry_id for entry_id, fields in records if fields is None]
-            if lost := self._ledger.lose(stream.tp, gone):
-                self._lose(stream.tp, lost)
+            if gone:
+                self._lose(stream.tp, gone)
             await self._hand_on(stream, records)
 
-    async def _read_new(self, streams: list[Stream]) -> None:
-        self._blocked = True
+    async def _read_new(self, streams: list[Stream], *, block_ms: int | None) -> None:
+        self._blocked = block_ms is not None
         try:
-            by_key = await self._xreadgroup(
-                streams, [b">"] * len(streams), block_ms=self._options.block_ms
-            )
+            by_key = await self._xreadgroup(streams, [b">"] * len(streams), block_ms=block_ms)
         finally:
             self._blocked = False
+        for stream in streams:
+            came = by_key.get(stream.key, [])
+            full = len(came) >= self._options.fetch_count
+            if came:
+                self._positions.advance(stream, came[-1][0], len(came), full=full)
+            if full and not stream.is_ours:
+                self._behind.add(stream.tp)
+            else:
+                self._behind.discard(stream.tp)
         for stream in streams:
             if records := by_key.get(stream.key):
                 await self._hand_on(stream, records)

@@ -1,0 +1,164 @@
+"""What the commands under ``dead-letters`` have in common.
+
+Exit codes: 0, done; 1, Redis or Postgres failed; 2, the command cannot be carried out as it is
+written, and nothing was done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from typing import Any, ClassVar, Final, NoReturn
+
+import click
+from faust.cli.base import cli, option
+
+from streams.commands.command import ReconcilerCommand
+from streams.duration import parse_since
+from streams.ids import excerpt
+from streams.letter_store import LetterStore
+from streams.letters import Filter, State, WrongLettersError
+from streams.outcomes import Reason
+from streams.printable import printable
+
+__all__ = ["BAD_LINE", "FILTERS", "LETTER_ID", "LettersCommand", "dead_letters"]
+
+#: The exit code of a line that cannot be carried out as it is written.
+BAD_LINE: Final = 2
+_ID_MAX: Final = 2**63 - 1
+
+
+class _BadLineError(click.ClickException):
+    exit_code = BAD_LINE
+
+
+class _Group(click.Group):
+    """Says what is wrong with a line in one line of its own."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as exc:
+        raise _BadLineError(printable(" ".join(exc.format_message().split()))) from None
+
+
+@cli.group("dead-letters", cls=_Group, no_args_is_help=False)
+def dead_letters() -> None:
+    """List, show, replay and discard entries that ended without their effects."""
+
+
+class LetterId(click.ParamType):
+    """The number of a letter."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return it; int() alone would take blanks, underscores and foreign digits."""
+        text = str(value)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+        if not 0 < number <= _ID_MAX:
+            self.fail(f"{excerpt(text)} is not the number of a letter", param, ctx)
+        return number
+
+
+class _Since(click.ParamType):
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        try:
+            return parse_since(str(value), now=datetime.now(UTC))
+        except ValueError as exc:
+            self.fail(f"{excerpt(value)}: {exc}", param, ctx)
+
+
+LETTER_ID: Final = LetterId()
+
+FILTERS: Final[list[Callable[[Any], Any]]] = [
+    option("--stage", metavar="NAME", help="Those that died at this stage."),
+    option("--sink", metavar="NAME", help="Deliveries to this sink."),
+    option("--reason", metavar="WORD", help=f"One of {', '.join(Reason)}."),
+    option("--since", type=_Since(), help="Died since: RFC 3339, or as long ago as 90m, 24h, 7d."),
+]
+
+
+class LettersCommand(ReconcilerCommand):
+    """Base of the commands; each is one of the group ``dead-letters``, under its class' name."""
+
+    abstract: ClassVar[bool] = True
+
+    @classmethod
+    def as_click_command(cls) -> Callable[..., Any]:
+        """Register the command; Faust calls this when the class is made."""
+
+        def run(*args: Any, **options: Any) -> None:
+            cls.check(options)
+            cls(click.get_current_context(), *args, **options)()
+
+        command = dead_letters.command(cls.__name__.lower(), help=cls.__doc__)(run)
+        for parameter in cls.options or []:
+            parameter(command)
+        return command
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Raise click.UsageError where `options` do not fit together; no server is asked."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run the command; ends the program."""
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        super().__call__(*args, **kwargs)
+
+    @contextmanager
+    def letters(self) -> Iterator[LetterStore]:
+        """Give the table; an order that cannot be carried out ends the program."""
+        try:
+            with LetterStore.opened(self.settings) as store:
+                yield store
+        except WrongLettersError as exc:
+            self.refuse(str(exc))
+
+    def filter(
+        self, store: LetterStore, options: Mapping[str, Any], states: tuple[State, ...]
+    ) -> Filter:
+        """Return what the options of :data:`FILTERS` say; a word that nobody knows is a mistake."""
+        known = {
+            "stage": [agent.name for agent in self.app.agents.values()],
+            "sink": [sink.name for sink in self.settings.sinks],
+            "reason": list(Reason),
+        }
+        for name, words in known.items():
+            word: str | None = options[name]
+            if word is None or word in words:
+                continue
+            # A letter may be older than what is set up now.
+            if not word or not word.isprintable() or not store.knows(name, word):
+                there_are = ", ".join(words) or "none"
+                self.refuse(f"--{name}: {excerpt(word)} is unknown; there are: {there_are}")
+        return Filter(
+            stage=options["stage"],
+            sink=options["sink"],
+            reason=options["reason"],
+            since=options["since"],
+            states=states,
+        )
+
+    def refuse(self, text: str) -> NoReturn:
+        """Say what is wrong with the line, and end."""
+        print(text, file=sys.stderr)
+        sys.exit(BAD_LINE)

@@ -1,0 +1,207 @@
+"""Streams and consumer groups: made where they are missing, and missed where they should be there.
+
+A group that is missing when a worker joins was never made, or was lost while nobody looked. What
+Redis (:mod:`.positions`) or else the journal remembers of it tells which. A group that is missing
+later was lost. What is left of a lost one's stream is read from the start, also by a worker whose
+configuration says ``$``: what was done before finds its effects in place.
+
+``XGROUP CREATE`` succeeds once, so that each loss is reported by one worker.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from .errors import BrokerRefusedError, broker_errors
+from .layout import Stream
+from .loss import Journal, Loss, LossKind, Position, id_order
+from .lua import script
+from .positions import Positions
+from .recorder import LossRecorder
+
+__all__ = ["Groups"]
+
+_COUNT_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The answer of ``group_make.lua``."""
+
+    is_new: bool
+    #: Whether the stream was there before.
+    existed: bool
+    #: -1 on servers that do not count.
+    added: int
+    length: int
+    first: str
+    last_id: str
+    known_is_there: bool
+    #: The position as Redis had it; empty: none.
+    before: dict[str, str]
+
+    @classmethod
+    def from_answer(cls, answer: list[Any]) -> _Made:
+        new, existed, added, length, first, last_id, is_there, before = answer
+        it = (str(item.decode()) for item in before)
+        return cls(
+            bool(new),
+            bool(existed),
+            added,
+            length,
+            first.decode(),
+            last_id.decode(),
+            bool(is_there),
+            dict(zip(it, it, strict=True)),
+        )
+
+
+class Groups:
+    """Makes the groups of an app's streams.
+
+    Arguments:
+        group: the name of the consumer group.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        positions: Positions,
+        recorder: LossRecorder,
+        *,
+        group: str,
+        journal: Journal | None,
+    ) -> None:
+        self._client = client
+        self._positions = positions
+        self._recorder = recorder
+        self._group = group
+        self._journal = journal
+        self._make_script = client.register_script(script("group_make"))
+
+    async def ensure(self, streams: Iterable[Stream]) -> None:
+        """Make what is missing, as a worker that joins.
+
+        Raises:
+            JournalUnavailableError: a group is missing that may have been lost; ask again.
+            TransportError: Redis is unreachable or refuses.
+        """
+        # First those that are remembered: if one says that Redis was emptied, so are ours.
+        emptied = False
+        for stream in sorted(streams, key=lambda stream: stream.is_ours):
+            if stream.is_ours:
+                made = await self._make(stream, stream.config.start_id, "")
+                if made.is_new and emptied:
+                    self._report(stream, made, None)
+                continue
+            if await self._is_there(stream):
+                continue
+            known = await self._in_redis(stream)
+            if known is None and self._journal is not None:
+                known = await self._journal.recall(stream.key.decode())
+                emptied = emptied or known is not None
+            if known is None:
+                await self._make(stream, stream.config.start_id, "")
+            else:
+                made = await self._make(stream, "0", known.id)
+                if made.is_new:
+                    self._report(stream, made, known)
+
+    async def ensure_again(self, streams: Iterable[Stream]) -> None:
+        """Make those anew that were there once and are gone.
+
+        Raises:
+            TransportError: Redis is unreachable or refuses.
+        """
+        for stream in streams:
+            known = self._positions.last_known(stream)
+            made = await self._make(stream, "0", known.id)
+            if made.is_new:
+                before = _position_of(stream, made.before)
+                if before is not None and before.added > known.added:
+                    known = before  # another worker has read it since
+                self._report(stream, made, known if known.id or known.added else None)
+            self._positions.begin(stream, made.added, made.length, made.last_id, anew=made.is_new)
+
+    async def _is_there(self, stream: Stream) -> bool:
+        try:
+            with broker_errors("XINFO GROUPS"):
+                groups = await self._client.xinfo_groups(stream.key)
+        except BrokerRefusedError as exc:
+            if "no such key" in str(exc):
+                return False
+            raise
+        return any(group["name"] == self._group.encode() for group in groups)
+
+    async def _in_redis(self, stream: Stream) -> Position | None:
+        with broker_errors("HGETALL"):
+            fields: dict[Any, Any] = await self._client.hgetall(self._positions.key(stream))
+        return _position_of(stream, {k.decode(): v.decode() for k, v in fields.items()})
+
+    async def _make(self, stream: Stream, start_id: str, known_id: str) -> _Made:
+        keys = [stream.key] if stream.is_ours else [stream.key, self._positions.key(stream)]
+        with broker_errors("XGROUP CREATE"):
+            answer = await self._make_script(
+                keys=keys,
+                args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
+            )
+        return _Made.from_answer(answer)
+
+    def _report(self, stream: Stream, made: _Made, known: Position | None) -> None:
+        same = known is not None and _is_same(stream, made, known)
+        entries: int | None = None
+        if known is not None and not stream.is_ours and made.added >= 0:
+            removed = made.added - made.length
+            if same:
+                nothing_read_is_left = not made.first or _order(known.id) < _order(made.first)
+                entries = max(removed - known.accounted, 0) if nothing_read_is_left else 0
+            else:
+                entries = max(known.added - known.accounted, 0) + removed or None
+        self._recorder.report(
+            Loss(
+                kind=LossKind.GROUP_LOST if same else LossKind.STREAM_RECREATED,
+                stream=stream.key.decode(),
+                after_id=known.id if known is not None else "",
+                before_id=made.first,
+                entries=entries,
+                account=(known.epoch if known is not None else "") or secrets.token_hex(8),
+            )
+        )
+
+
+def _is_same(stream: Stream, made: _Made, known: Position) -> bool:
+    """Whether the stream is the one that was read before, and only its group is gone."""
+    if not made.existed or _order(made.last_id) < _order(known.last_id):
+        return False
+    if made.added < 0:
+        return True
+    if made.added < known.added:
+        return False
+    if not known.id or known.id == "0-0":
+        return True
+    if made.first and _order(made.first) <= _order(known.id):
+        return made.known_is_there
+    # What was read is no longer there: it must have been removed from this very stream.
+    return stream.is_ours or made.added - made.length >= known.accounted
+
+
+def _position_of(stream: Stream, fields: dict[str, str]) -> Position | None:
+    if "epoch" not in fields:
+        return None
+    return Position(
+        stream=stream.key.decode(),
+        epoch=fields["epoch"],
+        id=fields["id"],
+        accounted=int(fields["ordinal"]) + int(fields["lost"]),
+        last_id=fields["last"],
+        added=int(fields["added"]),
+    )
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    return id_order(entry_id or "0-0")
