@@ -9,16 +9,36 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.mistakes import SettingsError, describe
-from config.sinks import LogSinkSettings, SinkSettings, WebhookSinkSettings
-from config.sources import decode_sinks, env_name, fetch_secrets, read_file, unknown_names
+from config.sink_types import BUILT_IN, check_options
+from config.sinks import (
+    SINK_MODELS,
+    LogSinkSettings,
+    PluginSinkSettings,
+    SinkSettings,
+    WebhookSinkSettings,
+)
+from config.sources import (
+    SecretPlaces,
+    decode_sinks,
+    env_name,
+    fetch_secrets,
+    read_file,
+    unknown_names,
+)
 from config.urls import (
     EMBEDDED,
     check_postgres_url,
@@ -31,6 +51,7 @@ from config.urls import (
 __all__ = [
     "EMBEDDED",
     "LogSinkSettings",
+    "PluginSinkSettings",
     "Settings",
     "SettingsError",
     "SinkSettings",
@@ -39,11 +60,6 @@ __all__ = [
     "load_settings",
     "mask_url",
 ]
-
-_SINK_MODELS: Final[dict[str, type[BaseModel]]] = {
-    "log": LogSinkSettings,
-    "webhook": WebhookSinkSettings,
-}
 
 
 class Settings(BaseSettings):
@@ -104,6 +120,8 @@ class Settings(BaseSettings):
     """How long after a worker's death another one takes over."""
     drain_timeout_s: float = Field(default=20.0, ge=0, le=3600)
     """How long a worker that is told to stop may finish what it has started."""
+    stall_after_s: float = Field(default=60.0, ge=1, le=3600)
+    """How long nothing may move, with entries in hand, before a worker says that it stalls."""
     redis_timeout_s: float = Field(default=5.0, ge=0.1, le=60)
     """Bound on connecting to Redis and on each of its answers."""
     read_block_ms: int = Field(default=2000, ge=1, validate_default=True)
@@ -118,12 +136,23 @@ class Settings(BaseSettings):
     lock_timeout_ms: int = Field(default=3_000, ge=1, le=3_600_000)
     """Bound on waiting for a row that somebody else has locked."""
 
+    housekeeping_interval_s: float = Field(default=600.0, ge=1, le=86_400)
+    """How often one worker of the fleet removes what is kept no longer."""
+    watermark_keep_days: int = Field(default=30, ge=1, le=3650)
+    """How long the watermark of a capsule that is gone is kept after it has moved last."""
+    dead_letter_keep_days: int = Field(default=30, ge=1, le=3650)
+    """How long a dead letter is kept after it was replayed or discarded."""
+    dead_letters_max: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Dead letters that the table holds; beyond, resolved ones go first, then the oldest."""
+
     data_dir: Path = Path(".data")
     """Where the embedded servers keep their data."""
     web_port: int = Field(default=0, ge=0, le=65_535)
     """Port of Faust's web server; 0: none."""
     web_bind: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
     """Address that the web server listens on."""
+    web_token: SecretStr = SecretStr("")
+    """Who has it may replay and discard on the page `/topology`; empty: it is read-only."""
     ready_file: str = Field(default="", pattern=r"^[^\x00]{0,4096}$")
     """A file that the worker touches once a second while it is ready; empty: none."""
     sinks: tuple[SinkSettings, ...] = ()
@@ -210,6 +239,14 @@ class Settings(BaseSettings):
             raise ValueError(f"expected at least fetch_count, which is {fetch_count}")
         return value
 
+    @field_validator("web_token")
+    @classmethod
+    def _token_cannot_be_guessed(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if token and not (len(token) >= 16 and token.isascii() and token.isprintable()):
+            raise ValueError("expected at least 16 printable ASCII characters")
+        return value
+
     @field_validator("sinks")
     @classmethod
     def _names_differ(cls, sinks: tuple[SinkSettings, ...]) -> tuple[SinkSettings, ...]:
@@ -250,9 +287,11 @@ def load_settings(environ: Mapping[str, str] | None = None, *, cwd: Path | None 
         decode_sinks(from_env, mistakes)
     merged = {**from_file, **from_env}
     known = {name: value for name, value in merged.items() if name in Settings.model_fields}
-    secrets = fetch_secrets(
-        known.get("sinks"), environ, cwd, _caller_of("sinks", from_env), mistakes
-    )
+    places, called = SecretPlaces(environ, cwd), _caller_of("sinks", from_env)
+    fetched: dict[int, dict[str, Any]] = {
+        **fetch_secrets(known.get("sinks"), places, called, mistakes),
+        **_fetch_options(known.get("sinks"), places, called, mistakes),
+    }
     mistakes += unknown_names(environ, from_file, known.get("sinks"), Settings.model_fields)
     try:
         settings = Settings(**known)
@@ -264,12 +303,33 @@ def load_settings(environ: Mapping[str, str] | None = None, *, cwd: Path | None 
     if mistakes:
         raise SettingsError(mistakes)
     sinks = tuple(
-        sink.model_copy(update={"secret": secrets[i], "secret_env": None, "secret_file": None})
-        if i in secrets
-        else sink
+        sink.model_copy(update=_in_place(sink, fetched.get(i, {})))
         for i, sink in enumerate(settings.sinks)
     )
     return settings.model_copy(update={"sinks": sinks, "data_dir": cwd / settings.data_dir})
+
+
+def _fetch_options(
+    sinks: object, places: SecretPlaces, called: str, mistakes: list[str]
+) -> dict[int, dict[str, Any]]:
+    """Check the options of plugins, and fetch what they refer to, by the sink's place."""
+    found: dict[int, dict[str, Any]] = {}
+    for i, sink in enumerate(sinks if isinstance(sinks, list) else []):
+        kind, options = (
+            (sink.get("type"), sink.get("options", {})) if isinstance(sink, dict) else (None, {})
+        )
+        # What is no text or no table is told by the model.
+        if isinstance(kind, str) and kind and kind not in BUILT_IN and isinstance(options, dict):
+            checked = check_options(f"{called}[{i}]", kind, options, places, mistakes)
+            found[i] = {"options": checked}
+    return found
+
+
+def _in_place(sink: SinkSettings, fetched: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields to set: values where they belong, and no references to them."""
+    references = [f"{name}_{kind}" for name in fetched for kind in ("env", "file")]
+    fields = type(sink).model_fields
+    return {**fetched, **{name: None for name in references if name in fields}}
 
 
 def _caller_of(
@@ -282,5 +342,5 @@ def _caller_of(
 
 def _known_at(location: tuple[int | str, ...]) -> Iterable[str]:
     if len(location) == 4 and location[0] == "sinks":
-        return _SINK_MODELS[str(location[2])].model_fields
+        return SINK_MODELS[str(location[2])].model_fields
     return Settings.model_fields

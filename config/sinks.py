@@ -1,18 +1,21 @@
-"""Which hook sinks receive the events, and with which keys."""
+"""Which hook sinks receive which events, and with which keys."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SecretStr,
     StringConstraints,
+    Tag,
     model_validator,
 )
 
@@ -28,18 +31,51 @@ _KEY_BYTES_MAX: Final = 64
 _EXPECTED_SECRET: Final = (
     f"expected {SECRET_PREFIX} and {_KEY_BYTES_MIN} to {_KEY_BYTES_MAX} bytes in base64"
 )
+_TEXT_SECRET_MIN: Final = 16
 
 
-def check_signing_secret(secret: SecretStr) -> SecretStr:
-    """Return a Standard Webhooks secret as given; ValueError, without it, when it is none."""
-    prefix, _, encoded = secret.get_secret_value().partition("_")
+def check_signing_secret(secret: SecretStr, scheme: object = "standard") -> SecretStr:
+    """Return a webhook's secret as given; ValueError, without it, when it is none.
+
+    `standard`: as Standard Webhooks has them; `wrenn`: any text that is not too short.
+    """
+    text = secret.get_secret_value()
+    if scheme == "wrenn":
+        if len(text) < _TEXT_SECRET_MIN:
+            raise ValueError(f"expected at least {_TEXT_SECRET_MIN} characters")
+        return secret
+    prefix, _, encoded = text.partition("_")
     try:
         key = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):
         raise ValueError(_EXPECTED_SECRET) from None
     if f"{prefix}_" != SECRET_PREFIX or not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
         raise ValueError(_EXPECTED_SECRET)
     return secret
+
+
+def _check_team(text: str) -> str:
+    prefix, _, number = text.partition("-")
+    digits = set("0123456789abcdefghijklmnopqrstuvwxyz")
+    if prefix != "team" or len(number) != 25 or not digits.issuperset(number):
+        raise ValueError("expected the id of a team: team- and 25 of 0-9 and a-z")
+    if int(number, 36) >= 2**128:
+        raise ValueError("expected the id of a team, which is below 2^128")
+    return text
+
+
+def _check_not_empty(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    # Not min_length: that is told as well when an item is no good.
+    if not wanted:
+        raise ValueError("expected at least one; leave it out to want all")
+    return wanted
+
+
+EventType = Literal["created", "paused", "resumed", "destroyed"]
+EventTypes = Annotated[tuple[EventType, ...], AfterValidator(_check_not_empty)]
+TeamIds = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_team)], ...], AfterValidator(_check_not_empty)
+]
 
 
 class _SinkSettings(BaseModel):
@@ -48,6 +84,9 @@ class _SinkSettings(BaseModel):
     )
 
     name: SinkName
+    #: What the sink wants, of which teams; an event that it does not want is done at once.
+    events: EventTypes | None = None
+    teams: TeamIds | None = None
 
 
 class LogSinkSettings(_SinkSettings):
@@ -56,29 +95,86 @@ class LogSinkSettings(_SinkSettings):
     type: Literal["log"] = "log"
 
 
-class WebhookSinkSettings(_SinkSettings):
+class _DeliverySettings(_SinkSettings):
+    timeout_s: float = Field(default=10.0, gt=0, le=300)
+    #: From its first attempt on; a delivery that was not taken by then is a dead letter.
+    retry_for_s: float = Field(default=259_200.0, ge=0, le=31_536_000)
+
+
+class WebhookSinkSettings(_DeliverySettings):
     """A sink that posts each event, signed, to an address.
 
     Exactly one of `secret`, `secret_env` (the name of an environment variable) and `secret_file`
-    (a path, from the working directory) says where the signing key is. What `load_settings`
-    returns always has it in `secret`, and the other two empty.
+    (a path, from the working directory) says where the signing key is. `next_secret` likewise, or
+    none of them: while a key is changed, both sign. What `load_settings` returns always has the
+    keys in `secret` and `next_secret`, and the others empty.
     """
 
     type: Literal["webhook"] = "webhook"
     url: Annotated[str, AfterValidator(check_http_url)]
-    secret: Annotated[SecretStr, AfterValidator(check_signing_secret)] | None = None
+    scheme: Literal["standard", "wrenn"] = "standard"
+    secret: SecretStr | None = None
     secret_env: str | None = Field(default=None, min_length=1)
     secret_file: str | None = Field(default=None, min_length=1)
-    timeout_s: float = Field(default=10.0, gt=0, le=300)
+    next_secret: SecretStr | None = None
+    next_secret_env: str | None = Field(default=None, min_length=1)
+    next_secret_file: str | None = Field(default=None, min_length=1)
     concurrency: int = Field(default=16, ge=1, le=1000)
+    #: Whether it may be on this machine or in a private network.
+    allow_private: bool = Field(default=False, strict=True)
 
     @model_validator(mode="after")
     def _has_one_secret(self) -> WebhookSinkSettings:
         given = (self.secret, self.secret_env, self.secret_file)
         if sum(value is not None for value in given) != 1:
             raise ValueError("expected exactly one of secret, secret_env and secret_file")
+        following = (self.next_secret, self.next_secret_env, self.next_secret_file)
+        if sum(value is not None for value in following) > 1:
+            raise ValueError(
+                "expected at most one of next_secret, next_secret_env and next_secret_file"
+            )
+        for name in ("secret", "next_secret"):
+            secret: SecretStr | None = getattr(self, name)
+            if secret is not None:
+                try:
+                    check_signing_secret(secret, self.scheme)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
         return self
 
 
-SinkSettings = Annotated[LogSinkSettings | WebhookSinkSettings, Field(discriminator="type")]
+class PluginSinkSettings(_DeliverySettings):
+    """A sink of any other type: one that is installed, or `package.module:Class`.
+
+    `options` is the sink's own, read by its own model (:mod:`config.sink_types`). What
+    `load_settings` returns has the values there that were given by `<option>_env` and
+    `<option>_file`, hence it is not shown.
+    """
+
+    type: str = Field(min_length=1, max_length=200)
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    #: None: 16, or as many as two batches have.
+    concurrency: int | None = Field(default=None, ge=1, le=1000)
+    #: Of a sink that takes batches: events in one, and how long the first waits for the others.
+    batch_max_events: int = Field(default=100, ge=1, le=500)
+    batch_max_age_s: float = Field(default=1.0, gt=0, le=60)
+
+
+def _kind(given: object) -> str:
+    name = given.get("type") if isinstance(given, Mapping) else getattr(given, "type", None)
+    return str(name) if name in ("log", "webhook") else "plugin"
+
+
+SinkSettings = Annotated[
+    Annotated[LogSinkSettings, Tag("log")]
+    | Annotated[WebhookSinkSettings, Tag("webhook")]
+    | Annotated[PluginSinkSettings, Tag("plugin")],
+    Discriminator(_kind),
+]
 """One configured sink; its `type` says which kind."""
+
+SINK_MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    "log": LogSinkSettings,
+    "webhook": WebhookSinkSettings,
+    "plugin": PluginSinkSettings,
+}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ ENV_PREFIX: Final = "CAPSULES_"
 CONFIG_VARIABLE: Final = "CAPSULES_CONFIG"
 DEFAULT_CONFIG_FILE: Final = "capsules.toml"
 _UNPREFIXED: Final = frozenset({"redis_url", "database_url", "log_level"})
+_SECRET_KEYS: Final = ("secret_env", "secret_file", "next_secret_env", "next_secret_file")
 
 
 def env_name(field: str) -> str:
@@ -54,37 +56,75 @@ def decode_sinks(from_env: dict[str, Any], mistakes: list[str]) -> None:
         del from_env["sinks"]
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A key that says where a value is, such as `secret_env` for `secret`."""
+
+    target: str
+    kind: Literal["env", "file"]
+
+    @classmethod
+    def of(cls, key: str) -> Reference | None:
+        """Return what a key refers to; None if it has a value of its own."""
+        target, _, kind = key.rpartition("_")
+        if target and kind == "env":
+            return cls(target, "env")
+        return cls(target, "file") if target and kind == "file" else None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretPlaces:
+    """Where values are that do not stand in the settings: variables, and files from `cwd`."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+
+    def fetch(self, reference: Reference, place: object) -> str:
+        """Return the value without blanks around it; ValueError, without it, if it is not there."""
+        if not isinstance(place, str) or not place:
+            raise ValueError("expected a name")
+        try:
+            if reference.kind == "env":
+                return self.environ[place].strip()
+            return (self.cwd / place).read_text(encoding="utf-8").strip()
+        except KeyError:
+            raise ValueError("expected the name of an environment variable that is set") from None
+        except OSError as error:
+            raise ValueError(f"expected a file that can be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError("expected a text file") from None
+
+
 def fetch_secrets(
-    sinks: object, environ: Mapping[str, str], cwd: Path, name: str, mistakes: list[str]
-) -> dict[int, SecretStr]:
-    """Fetch the secrets that are given by reference, by the sink's place in the list."""
-    found: dict[int, SecretStr] = {}
+    sinks: object, places: SecretPlaces, name: str, mistakes: list[str]
+) -> dict[int, dict[str, SecretStr]]:
+    """Fetch webhooks' secrets that are given by reference, by the sink's place in the list."""
+    found: dict[int, dict[str, SecretStr]] = {}
     for i, sink in enumerate(sinks if isinstance(sinks, list) else []):
-        for key in ("secret_env", "secret_file"):
-            reference = sink.get(key) if isinstance(sink, dict) else None
-            if not isinstance(reference, str) or not reference:
+        if not isinstance(sink, dict):
+            continue
+        for key in _SECRET_KEYS:
+            given, reference = sink.get(key), Reference.of(key)
+            if not isinstance(given, str) or not given or reference is None:
                 continue
             try:
-                value = (
-                    environ[reference]
-                    if key == "secret_env"
-                    else (cwd / reference).read_text(encoding="utf-8")
-                )
-                found[i] = check_signing_secret(SecretStr(value.strip()))
-            except KeyError:
-                problem = "expected the name of an environment variable that is set"
-            except OSError as error:
-                problem = f"expected a file that can be read: {error.strerror}"
-            except UnicodeDecodeError:
-                problem = "expected a text file"
+                secret = SecretStr(places.fetch(reference, given))
             except ValueError as error:
-                problem = f"what it refers to: {error}"
-            else:
+                mistakes.append(f"{name}[{i}].{key}={_shown_place(given)}: {error}")
                 continue
-            # Someone may have put the secret itself where its place belongs.
-            given = MASK if reference.startswith(SECRET_PREFIX) else shown(reference)
-            mistakes.append(f"{name}[{i}].{key}={given}: {problem}")
+            try:
+                check_signing_secret(secret, sink.get("scheme", "standard"))
+            except ValueError as error:
+                told = f"what it refers to: {error}"
+                mistakes.append(f"{name}[{i}].{key}={_shown_place(given)}: {told}")
+                continue
+            found.setdefault(i, {})[reference.target] = secret
     return found
+
+
+def _shown_place(place: str) -> str:
+    # Someone may have put the secret itself where its place belongs.
+    return MASK if place.startswith(SECRET_PREFIX) else shown(place)
 
 
 def unknown_names(
@@ -108,6 +148,10 @@ def unknown_names(
 
 def _named_variables(sinks: object) -> set[str]:
     """Return the variables in which sinks keep their secrets; they may begin like ours."""
-    entries = sinks if isinstance(sinks, list) else []
-    named = (entry.get("secret_env") for entry in entries if isinstance(entry, dict))
+    named: list[object] = []
+    for sink in sinks if isinstance(sinks, list) else []:
+        if isinstance(sink, dict):
+            options = sink.get("options")
+            given = {**options, **sink} if isinstance(options, dict) else sink
+            named += [value for key, value in given.items() if str(key).endswith("_env")]
     return {name for name in named if isinstance(name, str)}

@@ -18,11 +18,19 @@ class LogSink:
     def __repr__(self) -> str:
         return f"LogSink(name={self.name!r})"
 
+    @property
+    def target(self) -> str:
+        """Where it delivers to, for operators."""
+        return "the log"
+
     async def open(self) -> None:
         """Nothing to do: the log is always open."""
 
     async def close(self) -> None:
         """Nothing to do: the log is not ours to close."""
+
+    async def check(self) -> None:
+        """Nothing to find out: the log is always there."""
 
     async def on_sandbox_event(self, event: SandboxEvent) -> None:
         """Log one line. Metadata shows its keys only: the values are not ours to print."""

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from agents.hooks import WebhookSink
+from streams.errors import DeliveryRefusedError
 from tests.integration.webhook_receiver import (
     ANSWER,
     Receiver,
@@ -59,6 +60,24 @@ async def test_any_other_status_is_a_failure_that_names_it(
 
     assert failure.reason == f"HTTP {status}"
     assert failure.retry_after_s is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
+async def test_a_delivery_at_fault_itself_is_refused_for_good(
+    receiver: Receiver, sink: WebhookSink, status: int
+) -> None:
+    receiver.answer = answering(status)
+
+    assert isinstance(await failure_of(sink), DeliveryRefusedError)
+
+
+@pytest.mark.parametrize("status", [302, 408, 409, 423, 425, 429, 500, 502, 503, 504])
+async def test_an_answer_of_not_now_is_not_for_good(
+    receiver: Receiver, sink: WebhookSink, status: int
+) -> None:
+    receiver.answer = answering(status)
+
+    assert not isinstance(await failure_of(sink), DeliveryRefusedError)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -1,0 +1,1 @@
+"""Sinks as their authors would write them; each is under test."""
