@@ -6,7 +6,9 @@ program here, with one line for each mistake.
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +19,26 @@ from mode import Seconds
 from agents import create, destroy, failure, pause, resume
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
-from agents.hooks import LogSink, Sink, WebhookSink
+from agents.hooks import Made, make_sink
+from agents.keep import Keep
 from agents.reconciler import Reconciler
 from agents.route import Route
 from config.embedded import resolve_embedded
 from config.log import configure_logging
-from config.settings import (
-    LogSinkSettings,
-    Settings,
-    SettingsError,
-    SinkSettings,
-    WebhookSinkSettings,
-    load_settings,
-)
+from config.settings import Settings, SettingsError, load_settings
 from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
+from streams.chores import make_housekeeping
+from streams.figures import Figures
+from streams.journal import PostgresJournal
+from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
-from streams.transport import Producer, StreamLayout, Transport, TransportOptions
+from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
+from streams.watchdog import EndingSupervisor, Watchdog
+from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
 
 __all__ = ["ReconcilerApp", "app", "create_app"]
@@ -55,7 +57,15 @@ class ReconcilerApp(faust.App):
 
     def __init__(self, settings: Settings, logging_config: dict[str, Any]) -> None:
         self.settings = settings
-        self.redis_options = _transport_options(settings)
+        postgres = Postgres(
+            settings.database_url,
+            pool_size=settings.postgres_pool_size,
+            connect_timeout_s=settings.postgres_connect_timeout_s,
+            statement_timeout_ms=settings.statement_timeout_ms,
+            lock_timeout_ms=settings.lock_timeout_ms,
+        )
+        journal = PostgresJournal(postgres, app_id=settings.app_id, worker=lambda: self.worker_name)
+        self.redis_options = _transport_options(settings, journal)
         super().__init__(
             settings.app_id,
             # Faust prints this URL at the start; the one with the password is in the options.
@@ -63,47 +73,69 @@ class ReconcilerApp(faust.App):
             store="memory://",
             Worker=ReconcilerWorker,
             TableManager=_NoTables,
+            agent_supervisor=EndingSupervisor,
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
             web_enabled=settings.web_port > 0,
             web_bind=settings.web_bind,
             web_port=settings.web_port or 6066,
+            web_application_options=WEB_OPTIONS,
             worker_redirect_stdouts=False,
         )
         self.reconciler = Reconciler(
             app=self,
             settings=settings,
             topics=make_topics(self, settings),
-            postgres=Postgres(
-                settings.database_url,
-                pool_size=settings.postgres_pool_size,
-                connect_timeout_s=settings.postgres_connect_timeout_s,
-                statement_timeout_ms=settings.statement_timeout_ms,
-                lock_timeout_ms=settings.lock_timeout_ms,
-            ),
+            postgres=postgres,
             wiring=Wiring(),
         )
         self.deliveries: list[Deliver] = []
+        #: As in the settings, in their order.
+        self.sinks: list[Made] = []
+        self.watchdog = Watchdog(
+            self,
+            self.reconciler.wiring.meter,
+            stall_after_s=settings.stall_after_s,
+            waits=[topic.get_topic_name() for topic in self.reconciler.topics.hooks.values()],
+        )
+        self.task(self.watchdog.watch)
 
     @property
     def redis_layout(self) -> StreamLayout:
         """Which Redis keys stand behind the app's topics."""
+        return self.reconciler.layout
+
+    @property
+    def worker_name(self) -> str:
+        """How this worker is called in leases, logs and figures."""
         transport = self.transport
         assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
-        return transport.layout
+        return str(transport.worker_name)
+
+    @property
+    def not_ready(self) -> str:
+        """Why this worker does not do its work; empty if it does, or would if there were any."""
+        if self.should_stop:
+            return "it is stopping"
+        if not self.reconciler.consumer.is_member:
+            return "it is no working member of the fleet: Redis does not answer in time"
+        if not self.reconciler.postgres.is_answering:
+            return "Postgres does not answer"
+        if self.watchdog.stalled:
+            return f"it makes no progress with {self.watchdog.stalled}"
+        return ""
 
     @property
     def is_ready(self) -> bool:
         """Whether this worker does its work, or would if there were any."""
-        return self.reconciler.consumer.is_member and self.reconciler.postgres.is_answering
+        return not self.not_ready
 
     async def on_start(self) -> None:
         """Call when the app starts, before its agents do."""
         await super().on_start()
         await self.reconciler.postgres.open()
-        for delivery in self.deliveries:
-            await delivery.sink.open()
+        await asyncio.gather(*(delivery.sink.open() for delivery in self.deliveries))
 
     async def on_first_start(self) -> None:
         """Call once, before anything starts: topics are known before anything is sent."""
@@ -117,8 +149,7 @@ class ReconcilerApp(faust.App):
         """Tell the producer of all topics, read or not."""
         producer = self.producer
         assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
-        topics = self.reconciler.topics
-        for topic in (topics.source, topics.capsules, *topics.hooks.values(), topics.dead_letters):
+        for topic in self.reconciler.topics.all():
             await producer.create_topic(
                 topic.get_topic_name(), topic.partitions or 1, 1, config=topic.config
             )
@@ -126,12 +157,11 @@ class ReconcilerApp(faust.App):
     async def on_shutdown(self) -> None:
         """Call when everything has stopped."""
         await super().on_shutdown()
-        for delivery in self.deliveries:
-            await delivery.sink.close()
+        await asyncio.gather(*(delivery.sink.close() for delivery in self.deliveries))
         await self.reconciler.postgres.close()
 
 
-def _transport_options(settings: Settings) -> TransportOptions:
+def _transport_options(settings: Settings, journal: Journal) -> TransportOptions:
     return TransportOptions(
         url=str(broker_url(settings)),
         key_prefix=key_prefix(settings),
@@ -142,18 +172,8 @@ def _transport_options(settings: Settings) -> TransportOptions:
         timeout_s=settings.redis_timeout_s,
         lease_s=settings.lease_s,
         drain_timeout_s=settings.drain_timeout_s,
+        journal=journal,
     )
-
-
-def _make_sink(settings: SinkSettings) -> tuple[Sink, int]:
-    """Return the sink and how many attempts it takes at the same time."""
-    match settings:
-        case LogSinkSettings():
-            return LogSink(settings.name), 1
-        case WebhookSinkSettings():
-            secret = settings.secret.get_secret_value() if settings.secret else ""
-            sink = WebhookSink(settings.name, settings.url, (secret,), settings.timeout_s)
-            return sink, settings.concurrency
 
 
 def create_app(settings: Settings) -> ReconcilerApp:
@@ -166,19 +186,46 @@ def create_app(settings: Settings) -> ReconcilerApp:
     for verb in verbs:
         verb.when_done(dispatch.release)
     for sink_settings in settings.sinks:
-        sink, concurrency = _make_sink(sink_settings)
-        topic = reconciler.topics.hooks[sink.name]
-        app.deliveries.append(Deliver(reconciler, sink, topic, concurrency=concurrency))
+        made = make_sink(sink_settings)
+        app.sinks.append(made)
+        topic = reconciler.topics.hooks[made.sink.name]
+        app.deliveries.append(
+            Deliver(
+                reconciler,
+                made.sink,
+                topic,
+                concurrency=made.concurrency,
+                retry_for_s=made.retry_for_s,
+            )
+        )
+    Keep(reconciler)
+
+    def lanes() -> dict[str, int]:
+        return {verb.name: len(verb.lane) for verb in verbs}
+
+    app_version = version("capsule-reconciler")
+    figures = Figures(
+        reconciler.layout,
+        reconciler.wiring.meter,
+        worker=app.worker_name,
+        version=app_version,
+        lanes=lanes,
+        ready=lambda: app.not_ready,
+    )
+    app.task(figures.tell)
+    serve_operations(app, version=app_version, lanes=lanes)
+    add_page(app)
+    app.task(make_housekeeping(app).keep)
     if settings.ready_file:
         app.task(ReadyFile(Path(settings.ready_file), lambda: app.is_ready).keep)
     return app
 
 
-def _load() -> Settings:
+def _make() -> ReconcilerApp:
     try:
-        return resolve_embedded(load_settings())
+        return create_app(resolve_embedded(load_settings()))
     except SettingsError as exc:
         sys.exit(str(exc))
 
 
-app = create_app(_load())
+app = _make()

@@ -1,8 +1,9 @@
 """A file that is fresh while this worker is ready: a probe needs no server to ask.
 
 Ready is a worker that is a working member of the fleet, with partitions or, where there are
-more workers than partitions, without, and whose statements Postgres answers. The file's age
-says it, so that one which a killed worker has left behind says no before long.
+more workers than partitions, without, and whose statements Postgres answers. A worker that is
+not ready removes the file; the file's age says it as well, so that one which a killed worker has
+left behind says no before long.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ class ReadyFile:
         self._is_writable = True
 
     async def keep(self, app: faust.App) -> None:
-        """Touch the file while the worker is ready, until `app` stops; a Faust task."""
+        """Touch the file while the worker is ready, else remove it; a Faust task."""
         # What a former process has left behind may still be fresh.
         self._remove()
         try:
             while not app.should_stop:
                 if self._is_ready():
                     self._touch()
+                else:
+                    self._remove()
                 await app.sleep(_TOUCH_EVERY_S)
         finally:
             self._remove()

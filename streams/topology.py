@@ -16,14 +16,25 @@ from typing import Any
 
 import faust
 
+from streams.meter import Flow, Meter
 from streams.postgres import Postgres
 from streams.retry import until_done
-from streams.transport import CONFIG_KEY, Producer, Record, StreamConfig
+from streams.transport import (
+    CONFIG_KEY,
+    Holding,
+    NotOwnedError,
+    Producer,
+    Record,
+    StreamConfig,
+)
 
 __all__ = ["Edge", "Kind", "Node", "Outlet", "Statement", "Topology", "Wiring", "topology_of"]
 
-#: ``update <table>`` and ``insert into <table>``; the ``update`` of an upsert names no table.
-_WRITES = re.compile(r"\b(?:insert\s+into|(?<!do )update)\s+([a-z_][a-z_.]*)", re.IGNORECASE)
+#: ``update <table>`` and ``insert into <table>``; the ``update`` of an upsert names no table, nor
+#: does that of a lock.
+_WRITES = re.compile(
+    r"\b(?:insert\s+into|(?<!do )(?<!for )update)\s+([a-z_][a-z_.]*)", re.IGNORECASE
+)
 
 
 class Kind(StrEnum):
@@ -61,12 +72,14 @@ class Wiring:
     edges: list[Edge] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)
     sinks: set[str] = field(default_factory=set)
+    meter: Meter = field(default_factory=Meter)
 
-    def connect(self, source: str, target: str) -> None:
-        """Note that `source` passes events to `target`."""
+    def connect(self, source: str, target: str) -> Flow:
+        """Note that `source` passes events to `target`; return what counts them."""
         edge = Edge(source, target)
         if edge not in self.edges:
             self.edges.append(edge)
+        return self.meter.flow(source, target)
 
 
 class Outlet:
@@ -76,31 +89,55 @@ class Outlet:
         self._app = app
         self._stage = stage
         self._topic = topic.get_topic_name()
-        wiring.connect(stage, self._topic)
+        self._flow = wiring.connect(stage, self._topic)
+        self._meter = wiring.meter.stage(stage)
 
-    async def send(self, records: Sequence[Record]) -> None:
-        """Append `records`, at least once each; returns when all are in Redis."""
+    async def send(self, records: Sequence[Record], *, holding: Holding | None = None) -> None:
+        """Append `records`, at least once each; returns when all are in Redis.
+
+        With `holding` only while this worker holds that partition; raises `NotOwnedError`.
+        """
         if not records:
             return
         producer = await self._app.maybe_start_producer()
         assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
-        await until_done(lambda: producer.send_many(self._topic, records), stage=self._stage)
+
+        async def send() -> None:
+            if holding is None:
+                await producer.send_many(self._topic, records)
+            else:
+                await producer.send_while(holding, self._topic, records)
+
+        await until_done(
+            send,
+            stage=self._stage,
+            give_up_on=(NotOwnedError,),
+            on_retry=lambda _: self._meter.block("redis"),
+        )
+        self._meter.unblock()
+        self._flow.entries += len(records)
 
 
 class Statement:
-    """One SQL statement that a stage runs over its batches."""
+    """One SQL statement that a stage runs over its batches.
+
+    Its one row begins with how many rows it wrote into each table, in the order of the writes.
+    """
 
     def __init__(self, postgres: Postgres, wiring: Wiring, stage: str, sql: str) -> None:
         self._postgres = postgres
         self.sql = sql
         code = re.sub(r"--.*", "", sql)
-        for table in _WRITES.findall(code):
-            wiring.tables.add(table)
-            wiring.connect(stage, table)
+        #: In the order in which the statement writes, and returns how many rows it wrote.
+        self._flows = [wiring.connect(stage, table) for table in _WRITES.findall(code)]
+        wiring.tables.update(flow.target for flow in self._flows)
 
     async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
-        return await self._postgres.fetch_row(self.sql, parameters)
+        row = await self._postgres.fetch_row(self.sql, parameters)
+        for flow, written in zip(self._flows, row, strict=False):
+            flow.entries += written
+        return row
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def settings_table() -> str:
     lines = ["| variable | default | what it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "none" if field.default == () else f"`{field.default}`"
-        shown = "empty" if field.default == "" else default
+        shown = "empty" if str(field.default) == "" else default
         lines.append(f"| `{env_name(name)}` | {shown} | {field.description} |")
     return "\n".join(lines)
 
@@ -38,7 +38,7 @@ def test_each_make_target_of_the_readme_exists(target: str) -> None:
     assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"-A streams\.app (\w+)", README))))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"-A streams\.app ([\w-]+)", README))))
 def test_each_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "faust", "-A", "streams.app", command, "--help"],

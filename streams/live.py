@@ -1,0 +1,234 @@
+"""The topology with live figures: what flows where, how fast, what waits, and what it waits for.
+
+Put together from three things, none of them kept by hand: the topology of the app itself, what
+each worker says of itself (:mod:`streams.figures`), and what is left to do in Redis
+(:mod:`streams.backlog`). So it is the same whoever looks: any worker, or a command.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import redis.asyncio
+
+from streams.backlog import Backlog, Backlogs, read_backlogs
+from streams.figures import read_figures
+from streams.topics import Topics
+from streams.topology import Kind, Topology
+from streams.transport import StreamLayout
+from streams.transport.fleet import read_owners
+
+__all__ = ["LiveEdge", "LiveNode", "LiveTopology", "State", "join", "read_live"]
+
+#: A stage that waits for less than this is not worth a colour.
+_BLOCKED_S: Final = 1.0
+
+
+class State(StrEnum):
+    """How a node is, worst last."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    BLOCKED = "blocked"
+    #: Nobody does its work.
+    UNOWNED = "unowned"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """A node of the topology, and how it is."""
+
+    kind: Kind
+    name: str
+    partitions: int
+    state: State
+    #: Why the state is what it is, for people; empty where there is nothing to say.
+    because: str = ""
+    #: Of a stream: what is left to do in it.
+    backlog: Backlog | None = None
+    #: Of a stream: who reads which partition.
+    owners: Mapping[int, str] = field(default_factory=dict)
+    #: Of an agent: the sums, and for latencies the worst, over all workers.
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEdge:
+    """An edge, and what goes over it, by all workers that are there now."""
+
+    source: str
+    target: str
+    entries: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTopology:
+    """The whole picture at one moment."""
+
+    #: Seconds since the epoch, by Redis' clock.
+    at_s: float
+    nodes: tuple[LiveNode, ...]
+    edges: tuple[LiveEdge, ...]
+    #: What each worker says of itself.
+    workers: tuple[Mapping[str, Any], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in the shape that ``topology --live --format json`` prints."""
+        return {
+            "at_s": round(self.at_s, 3),
+            "nodes": [asdict(node) for node in self.nodes],
+            "edges": [
+                {"from": e.source, "to": e.target, "entries": e.entries, "per_s": e.per_s}
+                for e in self.edges
+            ],
+            "workers": list(self.workers),
+        }
+
+    @property
+    def backlog(self) -> int:
+        """Entries that are not done with, over all streams."""
+        return sum(node.backlog.entries for node in self.nodes if node.backlog)
+
+
+async def read_live(
+    client: redis.asyncio.Redis,
+    topology: Topology,
+    topics: Topics,
+    layout: StreamLayout,
+    *,
+    group: str,
+) -> LiveTopology:
+    """Look at Redis once, and join.
+
+    Raises:
+        TransportError: Redis is unreachable or refuses.
+    """
+    names = [topic.get_topic_name() for topic in topics.all()]
+    backlogs = await read_backlogs(client, layout, names, group=group)
+    owners = await read_owners(client, layout)
+    figures = await read_figures(client, layout, now_s=backlogs.at_s)
+    return join(topology, backlogs, owners, figures)
+
+
+def join(
+    topology: Topology,
+    backlogs: Backlogs,
+    owners: Mapping[str, str],
+    workers: Iterable[Mapping[str, Any]],
+) -> LiveTopology:
+    """Put figures to nodes and edges; `owners` has the worker's name by ``<topic>:<partition>``."""
+    workers = tuple(workers)
+    entries: Counter[tuple[str, str]] = Counter()
+    per_s: Counter[tuple[str, str]] = Counter()
+    for worker in workers:
+        for source, target, n, rate in worker["flows"]:
+            entries[source, target] += n
+            per_s[source, target] += rate
+    stages = {node.name: _sum_stages(workers, node.name) for node in topology.nodes}
+    nodes: dict[str, LiveNode] = {}
+    for node in topology.nodes:
+        if node.kind is Kind.STREAM:
+            nodes[node.name] = _stream(node.name, node.partitions, backlogs, owners, workers)
+        elif node.kind is Kind.AGENT:
+            nodes[node.name] = _agent(node.name, stages[node.name])
+        elif node.kind is Kind.CHANNEL:
+            depth = sum(w["lanes"].get(node.name.partition(".")[2], 0) for w in workers)
+            state = State.BUSY if depth else State.IDLE
+            nodes[node.name] = LiveNode(
+                node.kind, node.name, 1, state, backlog=Backlog(pending=depth)
+            )
+        else:
+            flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
+            state = State.BUSY if flows_in else State.IDLE
+            nodes[node.name] = LiveNode(node.kind, node.name, 1, state)
+    edges = []
+    for edge in topology.edges:
+        over = (edge.source, edge.target)
+        if nodes[edge.target].kind is Kind.AGENT:
+            n, rate = stages[edge.target]["received"], stages[edge.target]["received_per_s"]
+        else:
+            n, rate = entries[over], per_s[over]
+        edges.append(LiveEdge(*over, n, round(rate, 2)))
+    blamed = {
+        stage["blocked_by"]: name
+        for name, stage in stages.items()
+        if stage["blocked_s"] >= _BLOCKED_S
+    }
+    return LiveTopology(
+        backlogs.at_s,
+        tuple(_blame(node, blamed) for node in nodes.values()),
+        tuple(edges),
+        workers,
+    )
+
+
+def _stream(
+    name: str,
+    partitions: int,
+    backlogs: Backlogs,
+    owners: Mapping[str, str],
+    workers: Iterable[Mapping[str, Any]],
+) -> LiveNode:
+    backlog = backlogs.of(name)
+    owned = {n: owners[f"{name}:{n}"] for n in range(partitions) if f"{name}:{n}" in owners}
+    full_for_s = max(
+        (w["partitions"].get(name, {}).get("full_for_s", 0.0) for w in workers), default=0.0
+    )
+    state, because = (State.BUSY if backlog.entries else State.IDLE), ""
+    if len(owned) < partitions:
+        state, because = State.UNOWNED, f"{partitions - len(owned)} partitions read by nobody"
+    elif full_for_s >= _BLOCKED_S:
+        state, because = State.BLOCKED, f"its agent has had all it takes for {full_for_s:.0f} s"
+    return LiveNode(Kind.STREAM, name, partitions, state, because, backlog=backlog, owners=owned)
+
+
+def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
+    state, because = (State.BUSY if stage["received_per_s"] else State.IDLE), ""
+    if stage["blocked_s"] >= _BLOCKED_S:
+        state = State.BLOCKED
+        because = f"waits for {stage['blocked_by']} for {stage['blocked_s']:.0f} s"
+    return LiveNode(Kind.AGENT, name, 1, state, because, figures=stage)
+
+
+def _blame(node: LiveNode, blamed: Mapping[str, str]) -> LiveNode:
+    """Mark a table or a sink that a stage waits for."""
+    what = {Kind.TABLE: "postgres", Kind.SINK: node.name}.get(node.kind)
+    if what is None or what not in blamed:
+        return node
+    return LiveNode(
+        node.kind, node.name, node.partitions, State.BLOCKED, f"{blamed[what]} waits for it"
+    )
+
+
+_SUMS: Final = ("received", "received_per_s", "blocked_total_s")
+_LATENCIES: Final = ("batch", "waited_ms", "end_to_end_ms")
+
+
+def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """One stage over all workers: sums of what is counted, the worst of what takes time."""
+    found = [worker["stages"][name] for worker in workers if name in worker["stages"]]
+    outcomes: Counter[str] = Counter()
+    for stage in found:
+        outcomes.update(stage["outcomes"])
+    blocked = max(found, key=lambda stage: float(stage["blocked_s"]), default=None)
+    return {
+        **{key: round(sum(stage[key] for stage in found), 2) for key in _SUMS},
+        **{key: _worst(stage[key] for stage in found) for key in _LATENCIES},
+        "outcomes": dict(outcomes),
+        "blocked_by": blocked["blocked_by"] if blocked else "",
+        "blocked_s": blocked["blocked_s"] if blocked else 0.0,
+    }
+
+
+def _worst(found: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
+    worst: dict[str, float | None] = {}
+    for quantiles in found:
+        for name, value in quantiles.items():
+            known = worst.get(name)
+            worst[name] = value if known is None or (value or 0.0) > known else known
+    return worst
