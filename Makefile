@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DEMO ?= 1
+SOAK_S ?= 600
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,6 +11,9 @@ INSTALLED := $(VENV)/.installed
 COMPILE := $(BIN)/python -m piptools compile pyproject.toml --quiet --no-header \
     --generate-hashes --allow-unsafe --strip-extras \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+# Tests mostly wait for servers of their own, so that some of them run side by side.
+BESIDE := --numprocesses 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,15 +28,41 @@ run: $(INSTALLED) ## Run it all on embedded servers, with a demo that publishes;
 
 .PHONY: test
 test: $(INSTALLED) ## Run the unit and integration tests, on servers of their own.
-	@$(BIN)/python -m pytest tests/unit tests/integration
+	@$(BIN)/python -m pytest $(BESIDE) tests/unit tests/integration
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Run the tests that kill, freeze and cut off what they can.
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest $(BESIDE) -m "not alone" tests/faults
+	@$(BIN)/python -m pytest -m alone tests/faults
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Have 100,000 payloads that nobody would send read, and as many sent.
+	@$(BIN)/python -m pytest tests/unit/test_fuzz.py tests/faults/test_fuzz.py
+
+.PHONY: soak
+soak: $(INSTALLED) ## Run ten minutes under load and faults, then settle the account; SOAK_S=60: one.
+	@$(BIN)/python -m tests.soak --duration-s $(SOAK_S)
+
+.PHONY: test-browser
+test-browser: $(INSTALLED) ## Run the tests of the page in a Chromium, which apt-get installs if need be.
+	@if ! command -v chromium > /dev/null || ! command -v chromedriver > /dev/null; then \
+	    command -v apt-get > /dev/null || { \
+	        echo "install chromium and chromedriver: there is no apt-get here to do it" >&2; exit 1; }; \
+	    if [ "$$(id -u)" -eq 0 ]; then root=; \
+	    elif sudo -n true 2> /dev/null; then root="sudo -n"; \
+	    else echo "install chromium and chromium-driver: neither root nor sudo here to do it" >&2; \
+	        exit 1; fi; \
+	    echo "installing chromium (once) ..."; \
+	    { $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq \
+	        --no-install-recommends chromium chromium-driver; } > $(VENV)/chromium.log 2>&1 || { \
+	        tail -n 20 $(VENV)/chromium.log >&2; \
+	        echo "chromium cannot be installed; $(VENV)/chromium.log says more" >&2; exit 1; }; \
+	fi
+	@$(BIN)/python -m pytest tests/browser
 
 .PHONY: test-pure-python
 test-pure-python: $(INSTALLED) ## Run the transport's tests on Faust's iterator without Cython.
-	@NO_CYTHON=1 $(BIN)/python -m pytest tests/integration/transport
+	@NO_CYTHON=1 $(BIN)/python -m pytest $(BESIDE) tests/integration/transport
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, format, types and which package may import which.

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = ["WorkerProcess", "eventually"]
 
@@ -35,24 +35,44 @@ class WorkerProcess:
         settings: environment variables, beside those of this process that are not settings.
     """
 
+    #: What Python runs.
+    module: ClassVar[str] = "faust"
+
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, directory: Path, **settings: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "worker.log"
         self.output_path = directory / "worker.out"
+        with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module, "-A", "streams.app", "worker"],
+                cwd=directory,
+                env=self.environment(**settings),
+                stdout=output,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._started.append(self.process)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill what a test has left running that failed: it would work in the next one's Redis."""
+        while cls._started:
+            process = cls._started.pop()
+            if process.poll() is None:
+                process.kill()
+                process.wait(10)
+
+    @staticmethod
+    def environment(**settings: str) -> dict[str, str]:
+        """The environment of a process that has these settings and no others."""
         inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("CAPSULES_") and name not in ("REDIS_URL", "DATABASE_URL")
         }
-        with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "streams.app", "worker"],
-                cwd=directory,
-                env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | settings,
-                stdout=output,
-                stderr=log,
-                start_new_session=True,
-            )
+        return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | settings
 
     def records(self) -> list[dict[str, Any]]:
         """All structured lines of the log so far."""

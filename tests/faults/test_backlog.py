@@ -13,6 +13,9 @@ from tests.oracle import Entry
 from tests.reconciliation import Ground
 from tests.worker_process import WorkerProcess, eventually
 
+#: What is measured here is measured on a machine that does nothing else.
+pytestmark = pytest.mark.alone
+
 BACKLOG = 1_000_000
 RSS_MAX_BYTES = 200 * 2**20
 

@@ -11,6 +11,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults.fleet import FleetMachine, receiver_in_a_thread
 from tests.reconciliation import Ground
 
+#: What is measured here is measured on a machine that does nothing else.
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.timeout(600)
 def test_workers_that_come_and_go_in_any_way_end_as_the_oracle_says(

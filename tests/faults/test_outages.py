@@ -12,12 +12,12 @@ import pytest
 
 from config.embedded import EphemeralServers
 from tests.event_log import EventLog, generate
+from tests.faults.account import assert_accounted, settled
 from tests.faults.test_crashes import steps_done
-from tests.oracle import Outcome, replay
-from tests.reconciliation import Ground, Receiver, assert_same
+from tests.reconciliation import Ground, Receiver
 from tests.worker_process import WorkerProcess, eventually
 
-EVENTS = 20_000
+EVENTS = 6_000
 
 
 @pytest.fixture
@@ -51,11 +51,10 @@ async def midway(ground: Ground, fault: Callable[[], None]) -> None:
 
 
 async def finish(ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog) -> None:
-    """Let the worker finish, and compare with the oracle."""
-    expected: Outcome = replay(log.rows, log.entries)
-    await eventually(ground.drained, what="all done", timeout_s=90)
+    """Let the worker finish, and account for each entry."""
+    await eventually(lambda: settled(ground), what="all done", timeout_s=90)
     assert await worker.stop() == 0
-    assert_same(ground.outcome(receiver), expected)
+    assert_accounted(ground, log, receiver)
 
 
 async def test_postgres_crashing_under_load(
@@ -75,63 +74,6 @@ async def test_postgres_crashing_under_load(
         await midway(ground, crash)
     await finish(ground, worker, receiver, log)
     assert worker.said("stage_retry")
-
-
-async def test_postgres_ending_all_sessions_under_load(
-    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
-) -> None:
-    def end_sessions() -> None:
-        with ground.cursor() as cursor:
-            cursor.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where application_name = 'capsule-reconciler'"
-            )
-
-    ground.load(log.rows)
-    ground.publish(log.entries)
-    for _ in range(5):
-        await midway(ground, end_sessions)
-    await finish(ground, worker, receiver, log)
-
-
-async def test_statements_cancelled_by_the_server(
-    ground: Ground, worker: WorkerProcess, receiver: Receiver, log: EventLog
-) -> None:
-    # aiopg reports these as CancelledError, which Faust takes for a rebalance.
-    def cancel() -> None:
-        for _ in range(50):
-            with ground.cursor() as cursor:
-                cursor.execute(
-                    "select pg_cancel_backend(pid) from pg_stat_activity"
-                    " where application_name = 'capsule-reconciler'"
-                )
-
-    ground.load(log.rows)
-    ground.publish(log.entries)
-    await midway(ground, cancel)
-    await finish(ground, worker, receiver, log)
-
-
-@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
-async def test_rows_that_somebody_else_holds(
-    ground: Ground,
-    receiver: Receiver,
-    log: EventLog,
-    tmp_path: Path,
-    limit: str,
-) -> None:
-    settings = {
-        "CAPSULES_LOCK_TIMEOUT_MS": "200" if limit == "lock_timeout" else "60000",
-        "CAPSULES_STATEMENT_TIMEOUT_MS": "400",
-    }
-    worker = WorkerProcess(tmp_path, **ground.settings(**receiver.settings(), **settings))
-    ground.load(log.rows)
-    with closing(psycopg2.connect(ground.database_url)) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("select id from sandboxes for update")
-        ground.publish(log.entries)
-        await worker.wait_for("stage_retry")
-    await finish(ground, worker, receiver, log)
 
 
 async def test_deadlocks_with_somebody_elses_transactions(
@@ -194,7 +136,8 @@ async def test_redis_cutting_all_connections_under_load(
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     ground.load(log.rows)
-    ground.publish(log.entries)
-    for _ in range(8):
+    share = -(-len(log.entries) // 8)
+    for start in range(0, len(log.entries), share):
+        ground.publish(log.entries[start : start + share])
         await midway(ground, cut)
     await finish(ground, worker, receiver, log)

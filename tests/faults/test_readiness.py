@@ -18,11 +18,6 @@ from tests.worker_process import WorkerProcess, eventually
 
 
 @pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
-
-
-@pytest.fixture
 def ready_file(tmp_path: Path) -> Path:
     return tmp_path / "ready"
 
@@ -95,12 +90,12 @@ async def test_a_worker_without_a_partition_is_ready(
     ground: Ground, ready_file: Path, tmp_path: Path
 ) -> None:
     settings = ground.settings(CAPSULES_PARTITIONS="1")
-    others = [WorkerProcess(tmp_path / str(n), **settings) for n in range(2)]
-    await eventually(lambda: ground.shares() == [1, 1], what="two workers with one each")
-    third = WorkerProcess(tmp_path / "third", **settings, CAPSULES_READY_FILE=str(ready_file))
+    others = [WorkerProcess(tmp_path / str(n), **settings) for n in range(3)]
+    await eventually(lambda: ground.shares() == [1, 1, 1], what="three workers with one each")
+    spare = WorkerProcess(tmp_path / "spare", **settings, CAPSULES_READY_FILE=str(ready_file))
     await eventually(ready_file.exists, what="ready")
-    assert ground.shares() == [0, 1, 1]
-    for worker in (third, *others):
+    assert ground.shares() == [0, 1, 1, 1]
+    for worker in (spare, *others):
         assert await worker.stop() == 0
 
 

@@ -20,11 +20,6 @@ from tests.reconciliation import PREFIX, Ground
 from tests.worker_process import WorkerProcess, eventually
 
 
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
-
-
 async def test_a_frozen_worker_that_wakes_up_with_the_old_number_takes_nothing(
     ground: Ground, tmp_path: Path
 ) -> None:

@@ -10,6 +10,9 @@ import pytest
 from tests.integration.transport.lab import EXPLICIT, Lab
 from tests.integration.transport.waiting import eventually
 
+#: What is measured here is measured on a machine that does nothing else.
+pytestmark = pytest.mark.alone
+
 RESTARTS = 200
 #: What Redis' own bookkeeping may differ by, between two looks.
 MEMORY_SLACK_BYTES = 256 * 1024

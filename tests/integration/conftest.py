@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,10 @@ import redis
 
 from config.embedded import EphemeralServers
 from config.migrate import migrate
+from streams.postgres import Postgres
 from tests.integration.checkout import server_pids
+from tests.reconciliation import Ground
+from tests.worker_process import WorkerProcess
 
 TEMPLATE = "migrated"
 
@@ -60,10 +63,30 @@ def database_url(servers: EphemeralServers) -> Iterator[str]:
 @pytest.fixture
 def redis_url(servers: EphemeralServers) -> str:
     """The Valkey of the run, emptied, also when the test before had stopped it."""
+    WorkerProcess.end_all()
     servers.start_redis()
     with closing(redis.Redis.from_url(servers.redis_url)) as client:
         client.flushall()
     return servers.redis_url
+
+
+@pytest.fixture
+def ground(redis_url: str, database_url: str) -> Ground:
+    return Ground(redis_url, database_url)
+
+
+@pytest.fixture
+async def postgres(database_url: str) -> AsyncIterator[Postgres]:
+    postgres = Postgres(
+        database_url,
+        pool_size=1,
+        connect_timeout_s=5,
+        statement_timeout_ms=5_000,
+        lock_timeout_ms=1_000,
+    )
+    await postgres.open()
+    yield postgres
+    await postgres.close()
 
 
 @pytest.fixture

@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from aiohttp import web
 
 from tests.event_log import generate
 from tests.oracle import replay
-from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground, Receiver, assert_same
+from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver, assert_same
 from tests.worker_process import WorkerProcess, eventually
-
-
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
 
 
 def pending(ground: Ground, topic: str) -> int:
@@ -95,16 +89,20 @@ async def test_a_bad_entry_is_kept_whole_and_stops_nothing(ground: Ground, tmp_p
         client.xadd(SOURCE, {"payload": log.entries[0][1] or b"{}"})
     await worker.wait_for("dead_letter")
     await eventually(ground.drained, what="all done")
-    with ground.redis() as client:
-        letters = client.xrange(f"{PREFIX}dead-letters:0")
-        assert client.xinfo_groups(SOURCE)[0]["name"] == GROUP.encode()
-    assert isinstance(letters, list)
-    by_source = {fields[b"h:source-id"]: fields for _, fields in letters}
-    assert by_source[bad_id][b"v"] == huge
-    assert by_source[bad_id][b"h:field.trace"] == b"\xff\x00"
-    assert b"20000013 bytes" in by_source[bad_id][b"h:reason"]
-    assert by_source[other_id][b"h:field.nothing"] == b"here"
-    assert by_source[other_id][b"h:field"] == b"payload"
+    with ground.cursor() as cursor:
+        cursor.execute(
+            "select origin_id, payload, field_names, field_values, error, stage, reason, attempts"
+            " from capsule_reconciler.dead_letters"
+        )
+        letters = {row[0].encode(): row[1:] for row in cursor.fetchall()}
+    payload, names, values, error, *rest = letters[bad_id]
+    assert bytes(payload) == huge
+    assert (b"".join(names), b"".join(values)) == (b"trace", b"\xff\x00")
+    assert "20000013 bytes" in error
+    assert rest == ["route", "bad_entry", 1]
+    payload, names, values, error, *_ = letters[other_id]
+    assert (payload, bytes(names[0]), bytes(values[0])) == (None, b"nothing", b"here")
+    assert error == "payload: absent"
     assert await worker.stop() == 0
     # The log names it and does not repeat it.
     assert worker.log_path.stat().st_size < 1_000_000

@@ -19,7 +19,8 @@ from config.embedded import EphemeralServers
 from config.migrate import MigrationError, check_schema, migrate
 from tests.integration.conftest import execute
 
-OWN = ["0001_watermarks.sql"]
+OWN = ["0001_watermarks.sql", "0002_dead_letters.sql", "0003_gaps.sql"]
+OWN_TABLES = ["watermarks", "dead_letters", "gaps", "gap_entries", "positions"]
 DEV = ["dev/0001_control_plane.sql"]
 
 
@@ -54,8 +55,7 @@ def role_of(url: str) -> str:
 def test_only_our_own_schema_is_made(empty_database_url: str) -> None:
     assert migrate(empty_database_url, dev=False) == OWN
     assert tables(empty_database_url) == {
-        "capsule_reconciler.watermarks",
-        "capsule_reconciler.schema_migrations",
+        f"capsule_reconciler.{name}" for name in (*OWN_TABLES, "schema_migrations")
     }
 
 
@@ -162,11 +162,19 @@ def test_a_database_that_cannot_be_reached_is_one_clear_line(ask: Any, url: str)
 
 
 def test_a_database_without_our_schema_says_what_to_run(empty_database_url: str) -> None:
-    sandboxes, audit_logs, watermarks = check_schema(empty_database_url)
+    sandboxes, audit_logs, own = check_schema(empty_database_url)
     assert sandboxes.startswith("table sandboxes is missing in database test_")
     assert audit_logs.startswith("table audit_logs is missing")
-    assert watermarks.startswith("table capsule_reconciler.watermarks is missing")
-    assert watermarks.endswith("run `faust -A streams.app migrate`")
+    assert own.startswith("schema capsule_reconciler is missing in database test_")
+    assert own.endswith("run `faust -A streams.app migrate`")
+
+
+@pytest.mark.parametrize("table", OWN_TABLES)
+def test_each_missing_table_is_told(database_url: str, table: str) -> None:
+    execute(database_url, f"drop table capsule_reconciler.{table} cascade")
+    (line,) = check_schema(database_url)
+    assert line.startswith(f"table capsule_reconciler.{table} is missing")
+    assert line.endswith("run `faust -A streams.app migrate`")
 
 
 def test_each_missing_column_is_told(database_url: str) -> None:
@@ -187,15 +195,19 @@ def test_each_missing_column_is_told(database_url: str) -> None:
 def test_each_missing_right_is_told_with_role_table_and_right(limited_url: str) -> None:
     role = role_of(limited_url)
     lines = check_schema(limited_url)
-    starts = [line.split(" (")[0].split(",")[0] for line in lines]
+    starts = [line.split(" (")[0].split(",")[0].split(":")[0] for line in lines]
+    own = []
+    for table in OWN_TABLES:
+        own.append(f"role {role} lacks USAGE on schema capsule_reconciler")
+        own += [
+            f"role {role} lacks {right} on capsule_reconciler.{table}"
+            for right in ("SELECT", "INSERT", "UPDATE", "DELETE")
+        ]
     assert starts == [
         f"role {role} lacks SELECT on sandboxes",
         f"role {role} lacks UPDATE on sandboxes",
         f"role {role} lacks INSERT on audit_logs",
-        f"role {role} lacks USAGE on schema capsule_reconciler",
-        f"role {role} lacks SELECT on capsule_reconciler.watermarks",
-        f"role {role} lacks INSERT on capsule_reconciler.watermarks",
-        f"role {role} lacks UPDATE on capsule_reconciler.watermarks",
+        *own,
     ]
 
 
@@ -212,7 +224,8 @@ def test_rights_on_the_columns_alone_are_enough(limited_url: str) -> None:
     execute(
         admin,
         f"grant usage on schema capsule_reconciler to {role}",
-        f"grant select, insert, update on capsule_reconciler.watermarks to {role}",
+        "grant select, insert, update, delete on all tables"
+        f" in schema capsule_reconciler to {role}",
         f"grant insert on audit_logs to {role}",
         f"grant select on sandboxes to {role}",
         f"grant update ({changed}) on sandboxes to {role}",

@@ -19,11 +19,6 @@ from tests.worker_process import WorkerProcess, eventually
 shared = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
-
-
 @settings(shared, max_examples=2, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32), capsules=st.sampled_from([500, 3_000]))
 async def test_20_000_random_events_end_as_the_oracle_says(
@@ -66,7 +61,6 @@ async def test_any_log_of_events_ends_as_the_oracle_says(
 ) -> None:
     assert worker.process.poll() is None
     log = behind(drawn, ground.last_id())
-    ground.forget_dead_letters()
     ground.load(log.rows)
     ground.publish(log.entries)
     await eventually(ground.drained, what="all done")

@@ -19,11 +19,6 @@ from tests.worker_process import WorkerProcess
 REFUSED_WITHIN_S = 5.0
 
 
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
-
-
 async def refusal(directory: Path, **settings: str) -> list[str]:
     """Start a worker that must refuse, and return the lines it says that with."""
     started = time.monotonic()
@@ -86,7 +81,8 @@ async def test_a_missing_right_ends_the_start_with_one_line(ground: Ground, tmp_
         ground.database_url,
         f"create role {role} login",
         f"grant usage on schema capsule_reconciler to {role}",
-        f"grant select, insert, update on all tables in schema capsule_reconciler to {role}",
+        "grant select, insert, update, delete on all tables"
+        f" in schema capsule_reconciler to {role}",
         f"grant select, update on sandboxes to {role}",
     )
     try:

@@ -7,17 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import psycopg2
-import pytest
 
 from tests.event_log import generate
 from tests.oracle import replay
 from tests.reconciliation import Ground, Receiver, assert_same
 from tests.worker_process import WorkerProcess, eventually
-
-
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    return Ground(redis_url, database_url)
 
 
 async def test_a_worker_stopped_under_load_loses_nothing_and_repeats_nothing(
@@ -51,7 +45,7 @@ async def test_what_a_stopped_worker_held_is_taken_at_once(ground: Ground, tmp_p
     second = WorkerProcess(tmp_path / "second", **settings)
     await second.wait_for("partitions_taken")
     assert await first.stop() == 0
-    await eventually(lambda: ground.shares() == [17], what="all taken", timeout_s=1.5)
+    await eventually(lambda: ground.shares() == [18], what="all taken", timeout_s=1.5)
     assert await second.stop() == 0
     assert ground.shares() == []
 

@@ -220,6 +220,7 @@ class Lab:
                 task.cancel()
             # More than once: the supervisor of an agent starts it again.
             await asyncio.wait(tasks, timeout=0.01)
+        await app.redis_consumer._reader.close()
         await app.redis_consumer._client.aclose()
         await app.redis_producer.client.aclose()
         if lease_runs_out:

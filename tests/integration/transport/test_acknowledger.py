@@ -13,6 +13,8 @@ from streams.transport import StreamConfig, StreamLayout, TransportOptions
 from streams.transport.acknowledger import Acknowledger
 from streams.transport.connection import connect
 from streams.transport.ledger import Ledger
+from streams.transport.positions import Positions
+from streams.transport.recorder import LossRecorder
 
 from .lab import Lab
 from .waiting import eventually
@@ -35,7 +37,12 @@ async def acknowledger(lab: Lab, ledger: Ledger) -> AsyncIterator[Acknowledger]:
         layout.declare(tp.topic, 1, StreamConfig())
     client = connect(URL(lab.url), timeout_s=5, name="tested")
     options = TransportOptions(trim_interval_s=0.0)
-    acknowledger = Acknowledger(client, layout, ledger, group=lab.app_id, options=options)
+    positions = Positions(
+        client, layout, LossRecorder(None), group=lab.app_id, check_interval_s=1.0, journal=None
+    )
+    acknowledger = Acknowledger(
+        client, layout, ledger, group=lab.app_id, options=options, positions=positions
+    )
     running = asyncio.create_task(acknowledger.run())
     yield acknowledger
     running.cancel()

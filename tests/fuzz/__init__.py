@@ -1,0 +1,1 @@
+"""Payloads that nobody would send, and what has to hold for each of them."""

@@ -1,0 +1,1 @@
+"""A long run under load and faults, with an account at its end."""
