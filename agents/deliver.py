@@ -23,6 +23,7 @@ from agents.order import KeyedOrder
 from agents.reconciler import Reconciler
 from agents.retry_schedule import PAUSE_MAX_S, Attempts, RetrySchedule
 from streams.dead_letters import DeadLetter
+from streams.deliveries import Status
 from streams.errors import DeliveryError, DeliveryRefusedError
 from streams.events import EntryId, SandboxEvent
 from streams.outcomes import Dead, Reason
@@ -72,6 +73,7 @@ class Deliver:
         self._retry_for_s = retry_for_s
         self._stage = reconciler.stage(self.name)
         self._schedule = RetrySchedule(reconciler, self.name)
+        self._record = reconciler.recorder.of(sink)
         self._order: KeyedOrder[_Delivery] = KeyedOrder(lambda delivery: delivery.event.capsule_id)
         self._ready: asyncio.Queue[_Delivery] = asyncio.Queue()
         target = f"sink.{sink.name}"
@@ -139,11 +141,14 @@ class Deliver:
         """Make one attempt; return the pause before the next, None where the entry is done with."""
         attempts = delivery.attempts
         attempts.count += 1
+        began = time.monotonic()
         failure = await self._attempt(delivery.event)
+        took_s = time.monotonic() - began
         if failure is None:
             self._flow.entries += 1
             self._stage.meter.unblock()
             self._stage.done([delivery.entry], source_ms=[delivery.source_ms])
+            self._note(delivery, Status.DELIVERED, took_s)
             if attempts.count > 1:
                 await self._schedule.forget(delivery.entry)
             return None
@@ -153,11 +158,14 @@ class Deliver:
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
         if isinstance(failure, DeliveryRefusedError):
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)
+            self._note(delivery, Status.DEAD, took_s)
             return None
         if attempts.due_at_s > attempts.first_at_s + self._retry_for_s:
             await self._give_up(delivery, Reason.GAVE_UP)
+            self._note(delivery, Status.DEAD, took_s)
             return None
         await self._schedule.note(delivery.entry, attempts)
+        self._note(delivery, Status.RETRYING, took_s)
         self._stage.retry(
             delivery.event.delivery_id,
             pause_s=pause_s,
@@ -175,6 +183,17 @@ class Deliver:
         except Exception as exc:  # noqa: BLE001 - a sink is somebody else's code
             return DeliveryError(f"{type(exc).__name__} in the sink")
         return None
+
+    def _note(self, delivery: _Delivery, status: Status, took_s: float) -> None:
+        attempts = delivery.attempts
+        self._record.note(
+            delivery.event,
+            delivery.entry,
+            status,
+            attempts=attempts.count,
+            took_s=took_s,
+            error="" if status is Status.DELIVERED else attempts.error,
+        )
 
     async def _give_up(self, delivery: _Delivery, reason: Reason) -> None:
         attempts = delivery.attempts

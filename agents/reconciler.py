@@ -9,6 +9,7 @@ from importlib import resources
 
 import faust
 
+from agents.recorder import Recorder
 from agents.stage import Stage
 from config.settings import Settings
 from streams.postgres import Postgres
@@ -28,6 +29,7 @@ class Reconciler:
     topics: Topics
     postgres: Postgres
     wiring: Wiring
+    recorder: Recorder
 
     @property
     def consumer(self) -> Consumer:

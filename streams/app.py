@@ -22,6 +22,7 @@ from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.reconciler import Reconciler
+from agents.recorder import Recorder
 from agents.route import Route
 from config.embedded import resolve_embedded
 from config.log import configure_logging
@@ -37,6 +38,7 @@ from streams.readiness import ReadyFile
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
+from streams.transport.connection import connect
 from streams.watchdog import EndingSupervisor, Watchdog
 from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
@@ -83,12 +85,23 @@ class ReconcilerApp(faust.App):
             web_application_options=WEB_OPTIONS,
             worker_redirect_stdouts=False,
         )
+        wiring = Wiring()
         self.reconciler = Reconciler(
             app=self,
             settings=settings,
             topics=make_topics(self, settings),
             postgres=postgres,
-            wiring=Wiring(),
+            wiring=wiring,
+            recorder=Recorder(
+                lambda: connect(
+                    broker_url(settings),
+                    timeout_s=settings.redis_timeout_s,
+                    name=f"{settings.app_id}-recorder",
+                ),
+                StreamLayout(key_prefix(settings)),
+                keep=settings.deliveries_kept,
+                clock=wiring.meter.clock,
+            ),
         )
         self.deliveries: list[Deliver] = []
         #: As in the settings, in their order.
@@ -157,6 +170,7 @@ class ReconcilerApp(faust.App):
     async def on_shutdown(self) -> None:
         """Call when everything has stopped."""
         await super().on_shutdown()
+        await self.reconciler.recorder.finish()
         await asyncio.gather(*(delivery.sink.close() for delivery in self.deliveries))
         await self.reconciler.postgres.close()
 
@@ -213,6 +227,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
         ready=lambda: app.not_ready,
     )
     app.task(figures.tell)
+    app.task(reconciler.recorder.keep)
     serve_operations(app, version=app_version, lanes=lanes)
     add_page(app)
     app.task(make_housekeeping(app).keep)

@@ -14,12 +14,14 @@ from streams.commands.publish import publish
 from streams.commands.repartition import repartition
 from streams.commands.resync import resync
 from streams.commands.run import run
+from streams.commands.sink_deliveries import Deliveries
 from streams.commands.sinks import sinks
 from streams.commands.status import status
 from streams.commands.topology import top, topology
 from streams.commands.workers import workers
 
 __all__ = [
+    "Deliveries",
     "Discard",
     "List",
     "Replay",

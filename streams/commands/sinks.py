@@ -30,6 +30,7 @@ from rich.text import Text
 
 from config.settings import PluginSinkSettings, SinkSettings, WebhookSinkSettings
 from streams.commands.command import ReconcilerCommand
+from streams.commands.lines import BAD_LINE, OneLineGroup
 from streams.errors import DeliveryError
 from streams.events import HookType, SandboxEvent
 from streams.ids import parse_team_id
@@ -40,12 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "List", "Test", "sinks"]
 
-_BAD_LINE: Final = 2
 #: Of no capsule: ids of capsules are random.
 _NO_CAPSULE: Final = UUID(int=0)
 
 
-@cli.group("sinks", no_args_is_help=False)
+@cli.group("sinks", cls=OneLineGroup, no_args_is_help=False)
 def sinks() -> None:
     """List the hook sinks, check whether they work, and send one a test event."""
 
@@ -83,7 +83,7 @@ class SinksCommand(ReconcilerCommand):
             if name not in found:
                 there_are = ", ".join(found) or "none"
                 print(f"{printable(name)}: no such sink; there are: {there_are}", file=sys.stderr)
-                sys.exit(_BAD_LINE)
+                sys.exit(BAD_LINE)
         return [found[name] for name in names or found]
 
 
