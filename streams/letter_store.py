@@ -151,6 +151,16 @@ class LetterStore:
             {"ids": list(ids)},
         )
 
+    def open_of_sink(self, sink: str, origin_ids: Iterable[str]) -> dict[str, Letter]:
+        """Return, by their origin, the deliveries to `sink` that are dead or being replayed."""
+        found = self._letters(
+            f"select {_SUMMARY} from capsule_reconciler.dead_letters"  # noqa: S608
+            " where sink = %(sink)s and origin_id = any(%(ids)s)"
+            " and state in ('dead', 'replaying') order by id",
+            {"sink": sink, "ids": list(origin_ids)},
+        )
+        return {letter.origin_id: letter for letter in found}
+
     def history(self, letter_id: int) -> list[dict[str, Any]]:
         """Return each death of the letter, oldest first."""
         rows = self._select(

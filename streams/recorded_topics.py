@@ -15,9 +15,16 @@ import redis.asyncio
 
 from config.settings import Settings
 from streams.topics import key_prefix
-from streams.transport import StreamConfig, StreamLayout, broker_errors
+from streams.transport import StreamConfig, StreamLayout, UnknownTopicError, broker_errors
 
-__all__ = ["CAPSULES", "DEAD_LETTERS", "HOOKS_PREFIX", "RecordedTopics", "read_recorded_topics"]
+__all__ = [
+    "CAPSULES",
+    "DEAD_LETTERS",
+    "HOOKS_PREFIX",
+    "RecordedTopics",
+    "read_recorded_topics",
+    "recorded_partitions",
+]
 
 CAPSULES: Final = "capsules"
 DEAD_LETTERS: Final = "dead-letters"
@@ -38,6 +45,20 @@ class RecordedTopics:
     def hooks(self) -> list[str]:
         """The topics of sinks."""
         return [name for name in self.names if name.startswith(HOOKS_PREFIX)]
+
+
+async def recorded_partitions(client: redis.asyncio.Redis, layout: StreamLayout, topic: str) -> int:
+    """Return the recorded number, whatever the settings of this process say.
+
+    Raises:
+        UnknownTopicError: no worker has declared `topic`.
+        TransportError: Redis is unreachable or refuses.
+    """
+    with broker_errors("HGET"):
+        recorded: Any = await client.hget(layout.name("topics").decode(), topic)
+    if recorded is None:
+        raise UnknownTopicError(f"topic {topic}: no worker has declared it; start one first")
+    return int(recorded)
 
 
 async def read_recorded_topics(client: redis.asyncio.Redis, settings: Settings) -> RecordedTopics:

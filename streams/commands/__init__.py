@@ -15,6 +15,7 @@ from streams.commands.repartition import repartition
 from streams.commands.resync import resync
 from streams.commands.run import run
 from streams.commands.sink_deliveries import Deliveries
+from streams.commands.sink_redeliver import Redeliver
 from streams.commands.sinks import sinks
 from streams.commands.status import status
 from streams.commands.topology import top, topology
@@ -24,6 +25,7 @@ __all__ = [
     "Deliveries",
     "Discard",
     "List",
+    "Redeliver",
     "Replay",
     "Show",
     "Tail",

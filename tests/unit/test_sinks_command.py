@@ -15,6 +15,7 @@ from streams.commands.sink_deliveries import as_lines
 from streams.commands.sinks import sinks
 from streams.deliveries import Delivery, Status
 
+CAPSULE = "cl-0000000000000000000000007"
 HOSTILE = "\x1b]0;owned\x07\x9b2J \u202egnp.exe\r\n[red]x[/red] \x7f\0"
 
 
@@ -41,6 +42,26 @@ HOSTILE = "\x1b]0;owned\x07\x9b2J \u202egnp.exe\r\n[red]x[/red] \x7f\0"
         "deliveries --limit 100001",
         "deliveries --limit x",
         "deliveries \x1b[31m",
+        "redeliver",
+        "redeliver billing",
+        "redeliver Billing 5-1",
+        "redeliver billing 5",
+        "redeliver billing 5-",
+        "redeliver billing -5-1",
+        "redeliver billing 05-1",
+        "redeliver billing 5-1x",
+        "redeliver billing ٣-1",
+        "redeliver billing 18446744073709551616-0",
+        "redeliver billing test-5",
+        "redeliver billing 5-1 --since 1h",
+        "redeliver billing 5-1 --status dead",
+        "redeliver billing 5-1 --capsule " + CAPSULE,
+        "redeliver billing --status dead",
+        "redeliver billing --dry-run",
+        "redeliver billing --capsule cl-",
+        "redeliver billing --since soon",
+        "redeliver billing --since 1h --status gone",
+        "redeliver billing \x1b[31m",
     ],
 )
 def test_a_bad_line_gets_one_line_and_exit_code_2(line: str) -> None:
@@ -52,7 +73,7 @@ def test_a_bad_line_gets_one_line_and_exit_code_2(line: str) -> None:
     assert done.stderr[:-1].isprintable()
 
 
-@pytest.mark.parametrize("command", ["", "list", "check", "test", "deliveries"])
+@pytest.mark.parametrize("command", ["", "list", "check", "test", "deliveries", "redeliver"])
 def test_each_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(sinks, [*command.split(), "--help"])
     assert (done.exit_code, done.stderr) == (0, "")
