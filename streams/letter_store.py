@@ -161,6 +161,15 @@ class LetterStore:
         )
         return {letter.origin_id: letter for letter in found}
 
+    def replayed_of_sink(self, sink: str) -> list[int]:
+        """Return the letters of `sink` that were replayed, and are not just being."""
+        rows = self._select(
+            "select id from capsule_reconciler.dead_letters"
+            " where sink = %(sink)s and replays > 0 and state <> 'replaying'",
+            {"sink": sink},
+        )
+        return [letter_id for (letter_id,) in rows]
+
     def history(self, letter_id: int) -> list[dict[str, Any]]:
         """Return each death of the letter, oldest first."""
         rows = self._select(

@@ -21,6 +21,7 @@ __all__ = [
     "CAPSULES",
     "DEAD_LETTERS",
     "HOOKS_PREFIX",
+    "PARTITIONS_MAX",
     "RecordedTopics",
     "read_recorded_topics",
     "recorded_partitions",
@@ -30,7 +31,7 @@ CAPSULES: Final = "capsules"
 DEAD_LETTERS: Final = "dead-letters"
 HOOKS_PREFIX: Final = "hooks."
 #: More cannot have been recorded by a worker of ours.
-_PARTITIONS_MAX: Final = 256
+PARTITIONS_MAX: Final = 256
 _NAME: Final = re.compile(r"capsules|dead-letters|hooks\.[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -75,7 +76,7 @@ async def read_recorded_topics(client: redis.asyncio.Redis, settings: Settings) 
         for name, number in found.items()
         if _NAME.fullmatch(name.decode("ascii", "replace"))
         and number.isdigit()
-        and 0 < int(number) <= _PARTITIONS_MAX
+        and 0 < int(number) <= PARTITIONS_MAX
     }
     configured = {CAPSULES: settings.partitions, DEAD_LETTERS: 1} | {
         f"{HOOKS_PREFIX}{sink.name}": settings.partitions for sink in settings.sinks

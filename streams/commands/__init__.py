@@ -16,6 +16,7 @@ from streams.commands.resync import resync
 from streams.commands.run import run
 from streams.commands.sink_deliveries import Deliveries
 from streams.commands.sink_redeliver import Redeliver
+from streams.commands.sink_retire import Retire
 from streams.commands.sinks import sinks
 from streams.commands.status import status
 from streams.commands.topology import top, topology
@@ -27,6 +28,7 @@ __all__ = [
     "List",
     "Redeliver",
     "Replay",
+    "Retire",
     "Show",
     "Tail",
     "asyncapi",

@@ -42,6 +42,11 @@ HOSTILE = "\x1b]0;owned\x07\x9b2J \u202egnp.exe\r\n[red]x[/red] \x7f\0"
         "deliveries --limit 100001",
         "deliveries --limit x",
         "deliveries \x1b[31m",
+        "retire",
+        "retire Billing",
+        "retire billing audit",
+        "retire billing --force",
+        "retire billing --drop --discard-dead-letters",
         "redeliver",
         "redeliver billing",
         "redeliver Billing 5-1",
@@ -73,7 +78,9 @@ def test_a_bad_line_gets_one_line_and_exit_code_2(line: str) -> None:
     assert done.stderr[:-1].isprintable()
 
 
-@pytest.mark.parametrize("command", ["", "list", "check", "test", "deliveries", "redeliver"])
+@pytest.mark.parametrize(
+    "command", ["", "list", "check", "test", "deliveries", "redeliver", "retire"]
+)
 def test_each_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(sinks, [*command.split(), "--help"])
     assert (done.exit_code, done.stderr) == (0, "")
