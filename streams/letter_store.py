@@ -170,6 +170,15 @@ class LetterStore:
         )
         return [letter_id for (letter_id,) in rows]
 
+    def died_in_the_pipeline(self, source_ids: list[str]) -> set[str]:
+        """Return those of `source_ids` that are letters of no sink, whatever became of these."""
+        rows = self._select(
+            "select unnest(array[origin_id, source_id]) from capsule_reconciler.dead_letters"
+            " where sink = '' and (origin_id = any(%(ids)s) or source_id = any(%(ids)s))",
+            {"ids": source_ids},
+        )
+        return {source_id for (source_id,) in rows} & {*source_ids}
+
     def history(self, letter_id: int) -> list[dict[str, Any]]:
         """Return each death of the letter, oldest first."""
         rows = self._select(

@@ -11,7 +11,7 @@ from streams.deliveries import DeliveryRecord
 from streams.recorded_topics import HOOKS_PREFIX, PARTITIONS_MAX
 from streams.transport import StreamLayout
 
-__all__ = ["STREAMS_MAX", "other_keys", "streams_of"]
+__all__ = ["STREAMS_MAX", "other_keys", "staged_keys", "streams_of"]
 
 #: Looked for in all partitions that there ever can have been.
 STREAMS_MAX: Final = PARTITIONS_MAX
@@ -26,5 +26,11 @@ def other_keys(layout: StreamLayout, sink: str) -> list[bytes]:
     """Return all other keys that are of this sink alone."""
     return [
         *(layout.name(f"retries:{HOOKS_PREFIX}{sink}:{n}") for n in range(STREAMS_MAX)),
+        *staged_keys(layout, sink),
         *DeliveryRecord.keys(layout, sink),
     ]
+
+
+def staged_keys(layout: StreamLayout, sink: str) -> list[bytes]:
+    """Return where `sinks backfill` gathers what becomes the topic, by partition."""
+    return [layout.name(f"backfill:{HOOKS_PREFIX}{sink}:{n}") for n in range(STREAMS_MAX)]

@@ -14,6 +14,7 @@ from streams.commands.publish import publish
 from streams.commands.repartition import repartition
 from streams.commands.resync import resync
 from streams.commands.run import run
+from streams.commands.sink_backfill import Backfill
 from streams.commands.sink_deliveries import Deliveries
 from streams.commands.sink_redeliver import Redeliver
 from streams.commands.sink_retire import Retire
@@ -23,6 +24,7 @@ from streams.commands.topology import top, topology
 from streams.commands.workers import workers
 
 __all__ = [
+    "Backfill",
     "Deliveries",
     "Discard",
     "List",

@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -31,7 +30,7 @@ from faust.cli.base import cli, option
 
 from streams.capsule_trail import CapsuleTrail
 from streams.commands.command import ReconcilerCommand
-from streams.commands.lines import BAD_LINE, CAPSULE_ID
+from streams.commands.lines import BAD_LINE, CAPSULE_ID, ENTRY_ID, NUMBER_MAX
 from streams.commands.signals import stop_on_signals
 from streams.ids import excerpt, format_capsule_id
 from streams.printable import printable
@@ -44,7 +43,6 @@ __all__ = ["Tail", "events"]
 
 _SOURCE: Final = "source"
 _BLOCK_MS: Final = 500
-_NUMBER_MAX: Final = 2**64 - 1
 
 
 @cli.group("events")
@@ -56,11 +54,7 @@ class _Start(click.ParamType):
     name = "id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        match = re.fullmatch(r"\$|([0-9]{1,20})(?:-([0-9]{1,20}))?", text)
-        if match is None or any(n and int(n) > _NUMBER_MAX for n in match.groups()):
-            self.fail(f"{excerpt(text)} is no entry id, and not $", param, ctx)
-        return text
+        return "$" if value == "$" else ENTRY_ID.convert(value, param, ctx)
 
 
 class Tail(ReconcilerCommand):
@@ -234,7 +228,7 @@ class _Tail:
 def _before(ms: int, seq: int) -> bytes:
     if seq:
         return f"{ms}-{seq - 1}".encode()
-    return f"{ms - 1}-{_NUMBER_MAX}".encode() if ms else b"0-0"
+    return f"{ms - 1}-{NUMBER_MAX}".encode() if ms else b"0-0"
 
 
 def _of_capsule(step: Step, capsule: UUID) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,10 +15,12 @@ from streams.duration import parse_since
 from streams.ids import InvalidIdError, excerpt, parse_capsule_id
 from streams.printable import printable
 
-__all__ = ["BAD_LINE", "CAPSULE_ID", "SINCE", "OneLineGroup"]
+__all__ = ["BAD_LINE", "CAPSULE_ID", "ENTRY_ID", "NUMBER_MAX", "SINCE", "OneLineGroup"]
 
 #: The exit code of a line that cannot be carried out as it is written.
 BAD_LINE: Final = 2
+#: The largest number in the id of an entry.
+NUMBER_MAX: Final = 2**64 - 1
 
 
 class _BadLineError(click.ClickException):
@@ -66,5 +69,17 @@ class _CapsuleId(click.ParamType):
             self.fail(str(exc), param, ctx)
 
 
+class _EntryId(click.ParamType):
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", text, re.ASCII)
+        if match is None or any(n and int(n) > NUMBER_MAX for n in match.groups()):
+            self.fail(f"{excerpt(text)} is no entry id", param, ctx)
+        return text
+
+
 SINCE: Final = _Since()
+ENTRY_ID: Final = _EntryId()
 CAPSULE_ID: Final = _CapsuleId()

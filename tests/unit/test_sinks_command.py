@@ -42,6 +42,21 @@ HOSTILE = "\x1b]0;owned\x07\x9b2J \u202egnp.exe\r\n[red]x[/red] \x7f\0"
         "deliveries --limit 100001",
         "deliveries --limit x",
         "deliveries \x1b[31m",
+        "backfill",
+        "backfill billing",
+        "backfill --from 0",
+        "backfill Billing --from 0",
+        "backfill billing --from",
+        "backfill billing --from $",
+        "backfill billing --from yesterday",
+        "backfill billing --from 5-",
+        "backfill billing --from -5",
+        "backfill billing --from 18446744073709551616",
+        "backfill billing --from ٣",
+        "backfill billing --from 5-2 --to 5-1",
+        "backfill billing --from 5 --to 4",
+        "backfill billing --from 5 --to x",
+        "backfill billing audit --from 5",
         "retire",
         "retire Billing",
         "retire billing audit",
@@ -79,7 +94,7 @@ def test_a_bad_line_gets_one_line_and_exit_code_2(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "list", "check", "test", "deliveries", "redeliver", "retire"]
+    "command", ["", "list", "check", "test", "deliveries", "redeliver", "retire", "backfill"]
 )
 def test_each_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(sinks, [*command.split(), "--help"])
