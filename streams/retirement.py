@@ -48,7 +48,8 @@ class RetirementError(ReconcilerError):
 class Remains:
     """What there is of a sink in Redis."""
 
-    is_recorded: bool
+    #: Its topic is recorded, or it is paused.
+    is_known: bool
     #: Keys that exist.
     keys: int
     #: Entries that are not delivered.
@@ -57,7 +58,7 @@ class Remains:
     @property
     def is_anything(self) -> bool:
         """Whether there is anything."""
-        return self.is_recorded or self.keys > 0
+        return self.is_known or self.keys > 0
 
 
 class Retirement:
@@ -89,15 +90,18 @@ class Retirement:
 
     async def look(self) -> Remains:
         """Return what there is; raises TransportError."""
-        topics = self._layout.name("topics").decode()
+        topics, paused = (self._layout.name(n).decode() for n in ("topics", "paused-sinks"))
         with broker_errors("EXISTS"):
-            is_recorded = bool(await self._client.hexists(topics, self._topic))
+            is_known = bool(
+                await self._client.hexists(topics, self._topic)
+                or await self._client.hexists(paused, self._sink)
+            )
             keys = int(await self._client.exists(*self._streams, *self._others))
         undelivered = 0
         for stream in self._streams if keys else ():
             async for page in undone(self._client, stream, self._group):
                 undelivered += len(page)
-        return Remains(is_recorded, keys, undelivered)
+        return Remains(is_known, keys, undelivered)
 
     async def check_nobody_has_it(self) -> None:
         """See that no worker has the sink.
@@ -186,11 +190,15 @@ class Retirement:
             pipeline.xlen(stream)
         with broker_errors("XLEN"):
             lengths = await pipeline.execute()
-        hashes = [self._layout.name(name) for name in ("fleet:members", "topics", "fleet:owners")]
-        keys = [*hashes, *self._streams, *self._others]
+        hashes = ("fleet:members", "topics", "fleet:owners", "paused-sinks")
+        keys = [*map(self._layout.name, hashes), *self._streams, *self._others]
         with broker_errors("sink_retire"):
             refusal = await self._client.eval(
-                _SCRIPT, len(keys), *keys, self._topic, STREAMS_MAX, *lengths, *dead
+                _SCRIPT,
+                len(keys),
+                *keys,
+                *(self._topic, self._sink, STREAMS_MAX),
+                *(*lengths, *dead),
             )
         if refusal is not None:
             raise RetirementError(f"{refusal.decode()} meanwhile; run it again")

@@ -1,12 +1,13 @@
 -- Remove all that there is of a sink, unless a worker has it or something was sent meanwhile.
--- KEYS[1] members (hash: token -> description)     ARGV[1] the topic
--- KEYS[2] topics (hash: topic -> partitions)       ARGV[2] how many streams there are in KEYS
--- KEYS[3] owners (hash: partition -> token)        ARGV[3...] their lengths, as they were seen,
--- KEYS[4...] the streams, then all other keys      and then the tokens of workers that are dead
+-- KEYS[1] members (hash: token -> description)     ARGV[1] the topic, ARGV[2] the sink
+-- KEYS[2] topics (hash: topic -> partitions)       ARGV[3] how many streams there are in KEYS
+-- KEYS[3] owners (hash: partition -> token)        ARGV[4...] their lengths, as they were seen,
+-- KEYS[4] paused (hash: sink -> since when)        and then the tokens of workers that are dead
+-- KEYS[5...] the streams, then all other keys
 -- Returns nothing, or what stands in the way.
-local topic, streams = ARGV[1], tonumber(ARGV[2])
+local topic, streams = ARGV[1], tonumber(ARGV[3])
 local dead = {}
-for i = 3 + streams, #ARGV do
+for i = 4 + streams, #ARGV do
   dead[ARGV[i]] = true
 end
 local members = redis.call('HGETALL', KEYS[1])
@@ -20,15 +21,16 @@ for i = 1, #members, 2 do
   end
 end
 for i = 1, streams do
-  if redis.call('XLEN', KEYS[3 + i]) ~= tonumber(ARGV[2 + i]) then
+  if redis.call('XLEN', KEYS[4 + i]) ~= tonumber(ARGV[3 + i]) then
     return 'something was sent to the sink'
   end
 end
 redis.call('HDEL', KEYS[2], topic)
+redis.call('HDEL', KEYS[4], ARGV[2])
 for n = 0, streams - 1 do
   redis.call('HDEL', KEYS[3], topic .. ':' .. n)
 end
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   redis.call('DEL', KEYS[i])
 end
 return false

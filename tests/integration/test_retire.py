@@ -76,8 +76,10 @@ async def test_nothing_is_left_of_a_sink_and_what_it_was_owed_are_dead_letters(
         with ground.redis() as client:
             rows = f"{PREFIX}deliveries:receiver:rows"
             await eventually(lambda: client.hlen(rows) == 3, what="the record")
+            # As an operator may have left it.
+            client.hset(f"{PREFIX}paused-sinks", mapping={"receiver": "1", "other": "1"})
         ours = {*streams_of(LAYOUT, "receiver"), *other_keys(LAYOUT, "receiver")}
-        shared = {f"{PREFIX}{name}".encode() for name in ("topics", "fleet:owners")}
+        shared = {f"{PREFIX}{name}".encode() for name in ("topics", "fleet:owners", "paused-sinks")}
         assert shared < traces(ground, "receiver") <= ours | shared
 
         told = complaint(await retire(ground, tmp_path, "receiver", "--drop", **alone), 1)
@@ -107,6 +109,9 @@ async def test_nothing_is_left_of_a_sink_and_what_it_was_owed_are_dead_letters(
         assert "HTTP 503" in letters[1]["error"]
         assert [arrival.delivery_id for arrival in receiver.arrivals] == [taken]
         # The other sink goes on.
+        with ground.redis() as client:
+            assert client.hgetall(f"{PREFIX}paused-sinks") == {b"other": b"1"}
+            client.delete(f"{PREFIX}paused-sinks")
         publish(ground, ONE)
         await eventually(ground.drained, what="all done")
         assert traces(ground, "receiver") == set()
