@@ -1,10 +1,12 @@
 """Delivery: one sink's agent, on a topic of its own.
 
 A delivery that fails is tried again, after a pause that grows; its entry stays pending in Redis
-all the while. Only later events of the same capsule wait for it; other capsules pass, and other
-sinks have their own topics. A worker that leaves gives up what it is not just attempting, and its
-successor goes on from what is pending, with the attempts and pauses noted of it. A delivery that
-the sink refuses for good, or has not taken in ``retry_for_s``, is a dead letter.
+all the while. Only later events of the same capsule wait for it (none do, where the sink asks for
+no order); other capsules pass, and other sinks have their own topics. Before each attempt there
+is a gate (:mod:`agents.gate`), at which nothing is begun. A worker that leaves gives up what it is
+not just attempting, and its successor goes on from what is pending, with the attempts and pauses
+noted of it. A delivery that the sink refuses for good, or has not taken in ``retry_for_s``, is a
+dead letter.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import faust
 import structlog
 
-from agents.hooks.sink import Sink
+from agents.breaker import Permit
+from agents.gate import Gate
+from agents.hooks.make import Made
 from agents.order import KeyedOrder
 from agents.reconciler import Reconciler
 from agents.retry_schedule import PAUSE_MAX_S, Attempts, RetrySchedule
@@ -31,10 +35,6 @@ from streams.transport import Entry
 __all__ = ["Deliver"]
 
 log = structlog.get_logger(__name__)
-
-#: The first pause after a failed attempt; each further one is twice as long, up to the last.
-_PAUSE_MIN_S: Final = 0.5
-_PAUSE_MAX_S: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -50,29 +50,26 @@ class Deliver:
     """The agent ``hook.<sink>``.
 
     Arguments:
-        sink: where the events go.
+        made: where the events go, and how.
         topic: the sink's own.
-        concurrency: attempts at the same time.
-        retry_for_s: how long a delivery is tried, from its first attempt on.
     """
 
-    def __init__(
-        self,
-        reconciler: Reconciler,
-        sink: Sink,
-        topic: faust.TopicT,
-        *,
-        concurrency: int,
-        retry_for_s: float,
-    ) -> None:
+    def __init__(self, reconciler: Reconciler, made: Made, topic: faust.TopicT) -> None:
+        self.sink = sink = made.sink
         self.name = f"hook.{sink.name}"
-        self.sink = sink
         self._reconciler = reconciler
-        self._concurrency = concurrency
-        self._retry_for_s = retry_for_s
+        self._topic = topic.get_topic_name()
+        self._concurrency = made.concurrency
+        self._settings = made.settings
+        self._wants = made.wants
+        meter = reconciler.wiring.meter.sink(sink.name)
+        self._gate = Gate(meter, made.settings, share=self._share)
         self._stage = reconciler.stage(self.name)
         self._schedule = RetrySchedule(reconciler, self.name)
-        self._order: KeyedOrder[_Delivery] = KeyedOrder(lambda delivery: delivery.event.capsule_id)
+        self._order: KeyedOrder[_Delivery] = KeyedOrder(
+            # Without order each delivery is of a kind of its own.
+            lambda delivery: delivery.event.capsule_id if made.settings.ordered else delivery
+        )
         self._ready: asyncio.Queue[_Delivery] = asyncio.Queue()
         target = f"sink.{sink.name}"
         reconciler.wiring.sinks.add(target)
@@ -123,23 +120,28 @@ class Deliver:
     async def _deliver_ready(self) -> None:
         while True:
             delivery = await self._ready.get()
+            permit = await self._gate.enter() if self._wants(delivery.event) else None
             if self._reconciler.is_leaving:
                 return
             pause_s: float | None = None
             with self._reconciler.working([delivery.entry]) as ours:
                 if ours:  # and not another worker's by now
-                    pause_s = await self._deliver(delivery)
+                    pause_s = await self._deliver(delivery, permit)
+                elif permit is not None:
+                    self._gate.give_back(permit)
             if pause_s is not None:
                 self._after(pause_s, delivery)
                 continue
             for following in self._order.release([delivery]):
                 self._make_ready(following)
 
-    async def _deliver(self, delivery: _Delivery) -> float | None:
+    async def _deliver(self, delivery: _Delivery, permit: Permit | None) -> float | None:
         """Make one attempt; return the pause before the next, None where the entry is done with."""
         attempts = delivery.attempts
         attempts.count += 1
         failure = await self._attempt(delivery.event)
+        if permit is not None:
+            self._gate.ended(permit, failure)
         if failure is None:
             self._flow.entries += 1
             self._stage.meter.unblock()
@@ -149,12 +151,12 @@ class Deliver:
             return None
         self._stage.meter.block(f"sink.{self.sink.name}")
         now_s = time.time()
-        pause_s = _pause_s(attempts.count, failure.retry_after_s)
+        pause_s = self._pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
         if isinstance(failure, DeliveryRefusedError):
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)
             return None
-        if attempts.due_at_s > attempts.first_at_s + self._retry_for_s:
+        if attempts.due_at_s > attempts.first_at_s + self._settings.retry_for_s:
             await self._give_up(delivery, Reason.GAVE_UP)
             return None
         await self._schedule.note(delivery.entry, attempts)
@@ -187,10 +189,15 @@ class Deliver:
         letter = DeadLetter.of_delivery(entry, self.name, self.sink.name, why)
         await self._stage.dead([(entry, letter)])
 
+    def _pause_s(self, attempts: int, retry_after_s: float | None) -> float:
+        least_s, most_s = self._settings.retry_pause_min_s, self._settings.retry_pause_max_s
+        grown_s = min(least_s * 2.0 ** min(attempts - 1, 16), most_s)
+        pause_s = grown_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+        if retry_after_s is None:
+            return pause_s
+        return max(pause_s, min(retry_after_s, PAUSE_MAX_S))
 
-def _pause_s(attempts: int, retry_after_s: float | None) -> float:
-    grown_s = min(_PAUSE_MIN_S * 2.0 ** min(attempts - 1, 16), _PAUSE_MAX_S)
-    pause_s = grown_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
-    if retry_after_s is None:
-        return pause_s
-    return max(pause_s, min(retry_after_s, PAUSE_MAX_S))
+    def _share(self) -> float:
+        """Which part of the sink's partitions this worker reads."""
+        held = sum(tp.topic == self._topic for tp in self._reconciler.consumer.assignment())
+        return held / self._reconciler.settings.partitions

@@ -189,15 +189,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
         made = make_sink(sink_settings)
         app.sinks.append(made)
         topic = reconciler.topics.hooks[made.sink.name]
-        app.deliveries.append(
-            Deliver(
-                reconciler,
-                made.sink,
-                topic,
-                concurrency=made.concurrency,
-                retry_for_s=made.retry_for_s,
-            )
-        )
+        app.deliveries.append(Deliver(reconciler, made, topic))
     Keep(reconciler)
 
     def lanes() -> dict[str, int]:

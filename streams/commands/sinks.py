@@ -5,7 +5,7 @@ With ``--json`` each prints one document; fields may be added to it, none are re
 while ``version`` is 1::
 
     {"version": 1, "sinks": [{"name", "type", "target", "events": [...] or null, "teams": [...] or
-     null, "concurrency", "retry_for_s": or null for ever, "warnings": [...]}]}
+     null, "concurrency", "retry_for_s", "warnings": [...]}]}
     {"version": 1, "sinks": [{"name", "ok", "error": null or text, "took_s"}]}
     {"version": 1, "name", "delivery_id", "ok", "error": null or text, "took_s"}
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -198,7 +197,7 @@ def _described(settings: SinkSettings, made: Made) -> dict[str, Any]:
         "events": settings.events,
         "teams": settings.teams,
         "concurrency": made.concurrency,
-        "retry_for_s": made.retry_for_s if math.isfinite(made.retry_for_s) else None,
+        "retry_for_s": settings.retry_for_s,
         "warnings": _warnings(settings, made),
     }
 
@@ -223,7 +222,6 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
     for name in ("at once", "tried for"):
         table.add_column(name, justify="right")
     for sink in found:
-        tried_for = "ever" if sink["retry_for_s"] is None else f"{sink['retry_for_s']:,.0f} s"
         table.add_row(
             # As Text: what looks like markup is none.
             Text(sink["name"]),
@@ -232,6 +230,6 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
             Text(" ".join(sink["events"] or ["all"])),
             Text(" ".join(sink["teams"] or ["all"])),
             str(sink["concurrency"]),
-            tried_for,
+            f"{sink['retry_for_s']:,.0f} s",
         )
     return table

@@ -1,0 +1,70 @@
+"""What a worker counts of one sink: its breaker, whether it is paused, how full its topic is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["SinkMeter", "told_of_sink"]
+
+
+@dataclass(slots=True, eq=False)
+class SinkMeter:
+    """One sink, as far as this worker delivers to it; times by the monotonic clock."""
+
+    name: str
+    failures_in_a_row: int = 0
+    #: How often the breaker has opened.
+    breaker_openings: int = 0
+    _breaker_open_since: float | None = None
+
+    @property
+    def breaker_is_open(self) -> bool:
+        """Whether deliveries wait until a probe succeeds."""
+        return self._breaker_open_since is not None
+
+    def breaker_open_s(self) -> float:
+        """How long the breaker is open by now; 0 if it is not."""
+        return _since(self._breaker_open_since)
+
+    def open_breaker(self) -> None:
+        """Note that the breaker has opened."""
+        self._breaker_open_since = time.monotonic()
+        self.breaker_openings += 1
+
+    def close_breaker(self) -> None:
+        """Note that a delivery was taken again."""
+        self._breaker_open_since = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a worker says it of itself."""
+        return {
+            "breaker_open_s": round(self.breaker_open_s(), 1) if self.breaker_is_open else None,
+            "failures_in_a_row": self.failures_in_a_row,
+            "breaker_openings": self.breaker_openings,
+        }
+
+
+def _since(moment: float | None) -> float:
+    return 0.0 if moment is None else time.monotonic() - moment
+
+
+def told_of_sink(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Put together what the workers say of a sink (:meth:`SinkMeter.as_dict`).
+
+    ``because`` is what keeps deliveries from it, for people; empty if nothing does.
+    """
+    found = [worker["sinks"][name] for worker in workers if name in worker.get("sinks", {})]
+    open_s = [said["breaker_open_s"] for said in found if said["breaker_open_s"] is not None]
+    because = ""
+    if open_s:
+        because = f"its breaker is open for {max(open_s):.0f} s"
+        if len(open_s) < len(found):
+            because += f", at {len(open_s)} of {len(found)} workers"
+    return {
+        "because": because,
+        "breaker_open_s": max(open_s, default=None),
+        "breaker_openings": sum(said["breaker_openings"] for said in found),
+    }
