@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from agents.breaker import Permit
 from agents.gate import Gate
 from agents.hooks.make import Made
 from agents.order import KeyedOrder
+from agents.overflow import InHand, Overflow
 from agents.reconciler import Reconciler
 from agents.retry_schedule import PAUSE_MAX_S, Attempts, RetrySchedule
 from streams.dead_letters import DeadLetter
@@ -32,18 +34,32 @@ from streams.events import EntryId, SandboxEvent
 from streams.outcomes import Dead, Reason
 from streams.transport import Entry
 
-__all__ = ["Deliver"]
+__all__ = ["Deliver", "Delivery"]
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Delivery:
+class Delivery:
+    """One event on its way to the sink."""
+
     event: SandboxEvent
     entry: Entry
     attempts: Attempts
     #: When the producer's entry came, in ms.
     source_ms: int
+    #: Deliveries with the same key go one at a time.
+    order_key: Hashable
+    #: An attempt is under way.
+    is_tried: bool = False
+    #: It was ended by somebody else than who attempts it.
+    is_ended: bool = False
+    pause: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing is under way that would end it."""
+        return not (self.is_tried or self.is_ended)
 
 
 class Deliver:
@@ -58,19 +74,20 @@ class Deliver:
         self.sink = sink = made.sink
         self.name = f"hook.{sink.name}"
         self._reconciler = reconciler
-        self._topic = topic.get_topic_name()
+        self.topic = topic.get_topic_name()
+        self.cap = reconciler.caps[sink.name]
         self._concurrency = made.concurrency
         self._settings = made.settings
         self._wants = made.wants
         meter = reconciler.wiring.meter.sink(sink.name)
+        self._in_hand = InHand()
+        #: None: nothing gives way, and who sends to the sink has to wait.
+        self.overflow = None if self.cap.holds else Overflow(self._in_hand, self._end_waiting)
         self._gate = Gate(meter, made.settings, share=self._share)
         self._stage = reconciler.stage(self.name)
         self._schedule = RetrySchedule(reconciler, self.name)
-        self._order: KeyedOrder[_Delivery] = KeyedOrder(
-            # Without order each delivery is of a kind of its own.
-            lambda delivery: delivery.event.capsule_id if made.settings.ordered else delivery
-        )
-        self._ready: asyncio.Queue[_Delivery] = asyncio.Queue()
+        self._order: KeyedOrder[Delivery] = KeyedOrder(lambda delivery: delivery.order_key)
+        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
         target = f"sink.{sink.name}"
         reconciler.wiring.sinks.add(target)
         self._flow = reconciler.wiring.connect(self.name, target)
@@ -92,7 +109,7 @@ class Deliver:
                     courier.cancel()
 
     async def _take_in(self, entries: list[Entry]) -> None:
-        deliveries: list[_Delivery] = []
+        deliveries: list[Delivery] = []
         attempts = await self._schedule.recall(entries)
         for entry, so_far in zip(entries, attempts, strict=True):
             try:
@@ -101,19 +118,28 @@ class Deliver:
             except ValueError as exc:
                 with self._reconciler.working([entry]) as ours:
                     if ours:
-                        await self._bury(entry, Dead(Reason.BAD_ENTRY, str(exc)))
+                        why = Dead(Reason.BAD_ENTRY, str(exc))
+                        letter = DeadLetter.of_delivery(entry, self.name, self.sink.name, why)
+                        await self._stage.dead([(entry, letter)])
             else:
-                deliveries.append(_Delivery(event, entry, so_far, source_ms))
+                # Without order each is of a kind of its own.
+                key: Hashable = event.capsule_id if self._settings.ordered else entry
+                deliveries.append(Delivery(event, entry, so_far, source_ms, key))
+        if self.overflow is not None:
+            for delivery in deliveries:
+                self._in_hand.add(delivery)
         for delivery in self._order.admit(deliveries):
             self._make_ready(delivery)
 
-    def _make_ready(self, delivery: _Delivery) -> None:
+    def _make_ready(self, delivery: Delivery) -> None:
         """Have it attempted when it is due: at once, unless another worker has tried already."""
-        self._after(delivery.attempts.wait_s(), delivery)
+        if not delivery.is_ended:
+            self._after(delivery.attempts.wait_s(), delivery)
 
-    def _after(self, pause_s: float, delivery: _Delivery) -> None:
+    def _after(self, pause_s: float, delivery: Delivery) -> None:
         if pause_s > 0:
-            asyncio.get_running_loop().call_later(pause_s, self._ready.put_nowait, delivery)
+            loop = asyncio.get_running_loop()
+            delivery.pause = loop.call_later(pause_s, self._ready.put_nowait, delivery)
         else:
             self._ready.put_nowait(delivery)
 
@@ -125,17 +151,46 @@ class Deliver:
                 return
             pause_s: float | None = None
             with self._reconciler.working([delivery.entry]) as ours:
-                if ours:  # and not another worker's by now
+                if ours and not delivery.is_ended:  # and not another worker's by now
+                    delivery.is_tried = True
                     pause_s = await self._deliver(delivery, permit)
+                    delivery.is_tried = False
                 elif permit is not None:
                     self._gate.give_back(permit)
             if pause_s is not None:
                 self._after(pause_s, delivery)
-                continue
-            for following in self._order.release([delivery]):
-                self._make_ready(following)
+            elif not delivery.is_ended:
+                self._over(delivery)
 
-    async def _deliver(self, delivery: _Delivery, permit: Permit | None) -> float | None:
+    def _over(self, delivery: Delivery) -> None:
+        """Let go what waited behind a delivery that is done with, or another worker's."""
+        self._in_hand.remove(delivery)
+        for following in self._order.release([delivery]):
+            self._make_ready(following)
+
+    async def _end_waiting(self, deliveries: Sequence[Delivery]) -> None:
+        """Make dead letters of deliveries that nobody attempts: there is no room for them."""
+        for delivery in deliveries:
+            delivery.is_ended = True
+            if delivery.pause is not None:
+                delivery.pause.cancel()
+        with self._reconciler.working([delivery.entry for delivery in deliveries]) as ours:
+            ended = [delivery for delivery in deliveries if delivery.entry in ours]
+            await self._stage.dead(
+                (delivery.entry, self._letter(delivery, Reason.BACKLOG_FULL)) for delivery in ended
+            )
+            for delivery in ended:
+                if delivery.attempts.count:
+                    await self._schedule.forget(delivery.entry)
+        for delivery in deliveries:
+            self._over(delivery)
+        # What was ended is not to pile up before a sink that takes nothing.
+        for _ in range(self._ready.qsize()):
+            delivery = self._ready.get_nowait()
+            if not delivery.is_ended:
+                self._ready.put_nowait(delivery)
+
+    async def _deliver(self, delivery: Delivery, permit: Permit | None) -> float | None:
         """Make one attempt; return the pause before the next, None where the entry is done with."""
         attempts = delivery.attempts
         attempts.count += 1
@@ -178,16 +233,16 @@ class Deliver:
             return DeliveryError(f"{type(exc).__name__} in the sink")
         return None
 
-    async def _give_up(self, delivery: _Delivery, reason: Reason) -> None:
-        attempts = delivery.attempts
-        why = Dead(reason, attempts.error, attempts.count, attempts.first_at_s)
-        await self._bury(delivery.entry, why)
-        if attempts.count > 1:
+    async def _give_up(self, delivery: Delivery, reason: Reason) -> None:
+        await self._stage.dead([(delivery.entry, self._letter(delivery, reason))])
+        if delivery.attempts.count > 1:
             await self._schedule.forget(delivery.entry)
 
-    async def _bury(self, entry: Entry, why: Dead) -> None:
-        letter = DeadLetter.of_delivery(entry, self.name, self.sink.name, why)
-        await self._stage.dead([(entry, letter)])
+    def _letter(self, delivery: Delivery, reason: Reason) -> DeadLetter:
+        attempts = delivery.attempts
+        error = attempts.error or "never attempted"
+        why = Dead(reason, error, max(attempts.count, 1), attempts.first_at_s or None)
+        return DeadLetter.of_delivery(delivery.entry, self.name, self.sink.name, why)
 
     def _pause_s(self, attempts: int, retry_after_s: float | None) -> float:
         least_s, most_s = self._settings.retry_pause_min_s, self._settings.retry_pause_max_s
@@ -199,5 +254,5 @@ class Deliver:
 
     def _share(self) -> float:
         """Which part of the sink's partitions this worker reads."""
-        held = sum(tp.topic == self._topic for tp in self._reconciler.consumer.assignment())
+        held = sum(tp.topic == self.topic for tp in self._reconciler.consumer.assignment())
         return held / self._reconciler.settings.partitions

@@ -110,6 +110,10 @@ class DeliverySettings(_SinkSettings):
     breaker_failures: int = Field(default=10, ge=1, le=10_000)
     breaker_pause_s: float = Field(default=5.0, gt=0, le=3600)
 
+    #: Entries in the sink's topic at most, and what becomes of more.
+    backlog_max: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
+    at_backlog_max: Literal["hold", "dead_letter_oldest"] = "hold"
+
     @field_validator("retry_pause_max_s")
     @classmethod
     def _pauses_grow(cls, value: float, info: ValidationInfo) -> float:

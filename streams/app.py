@@ -17,6 +17,7 @@ from faust.tables import TableManager
 from mode import Seconds
 
 from agents import create, destroy, failure, pause, resume
+from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
@@ -205,6 +206,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
         ready=lambda: app.not_ready,
     )
     app.task(figures.tell)
+    app.task(BacklogWatch(reconciler, app.deliveries).watch)
     serve_operations(app, version=app_version, lanes=lanes)
     add_page(app)
     app.task(make_housekeeping(app).keep)

@@ -109,6 +109,15 @@ SERIES: Final[Mapping[str, Series]] = {
     "capsules_sink_breaker_openings_total": Series(
         _COUNTER, "How often the sink's breaker has opened.", ("sink",)
     ),
+    "capsules_sink_backlog_max_entries": Series(
+        _GAUGE, "Entries that may wait for the sink, of the whole fleet.", ("sink",)
+    ),
+    "capsules_sink_backlog_full": Series(
+        _GAUGE,
+        "1 while so many wait: the sink holds up the pipeline, or its oldest deliveries become dead"
+        " letters, as its settings say. Of the whole fleet.",
+        ("sink",),
+    ),
     "capsules_lane_depth_entries": Series(_GAUGE, "Reports that wait in a verb's lane.", ("lane",)),
     "capsules_in_hand_entries": Series(
         _GAUGE, "Entries delivered to this worker and not settled.", ("topic",)
@@ -239,6 +248,10 @@ class Metrics(Collector):
         yield _filled("capsules_sink_breaker_open", is_open)
         openings = {(name,): sink.breaker_openings for name, sink in sinks.items()}
         yield _filled("capsules_sink_breaker_openings_total", openings)
+        most = {(name,): sink.backlog_max for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_max_entries", most)
+        full = {(name,): sink.backlog_is_full for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_full", full)
 
     def _about_times(self) -> Iterator[Metric]:
         batches = _family("capsules_stage_batch_entries")

@@ -46,6 +46,8 @@ class Reason(StrEnum):
     REFUSED_BY_SINK = "refused_by_sink"
     #: The sink did not take it in all the time there was for it.
     GAVE_UP = "gave_up"
+    #: As many deliveries waited for the sink as may, and this was one of the oldest.
+    BACKLOG_FULL = "backlog_full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,14 @@ class SinkMeter:
     failures_in_a_row: int = 0
     #: How often the breaker has opened.
     breaker_openings: int = 0
+    #: Entries that wait for the sink, of the whole fleet, and how many may.
+    backlog: int = 0
+    backlog_max: int = 0
+    at_backlog_max: str = ""
+    #: Stages of this worker that wait until there is room.
+    holding_up: int = 0
     _breaker_open_since: float | None = None
+    _backlog_full_since: float | None = None
 
     @property
     def breaker_is_open(self) -> bool:
@@ -38,17 +45,32 @@ class SinkMeter:
         """Note that a delivery was taken again."""
         self._breaker_open_since = None
 
+    @property
+    def backlog_is_full(self) -> bool:
+        """Whether as many entries wait as may."""
+        return self._backlog_full_since is not None
+
+    def backlog_full_s(self) -> float:
+        """How long the backlog is full by now; 0 if it is not."""
+        return _since(self._backlog_full_since)
+
+    def fill_backlog(self) -> None:
+        """Note that the backlog is full."""
+        self._backlog_full_since = time.monotonic()
+
+    def empty_backlog(self) -> None:
+        """Note that there is room again."""
+        self._backlog_full_since = None
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as a worker says it of itself."""
         return {
             "breaker_open_s": round(self.breaker_open_s(), 1) if self.breaker_is_open else None,
             "failures_in_a_row": self.failures_in_a_row,
             "breaker_openings": self.breaker_openings,
+            "backlog_full_s": round(self.backlog_full_s(), 1) if self.backlog_is_full else None,
+            "at_backlog_max": self.at_backlog_max,
         }
-
-
-def _since(moment: float | None) -> float:
-    return 0.0 if moment is None else time.monotonic() - moment
 
 
 def told_of_sink(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
@@ -58,13 +80,22 @@ def told_of_sink(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, A
     """
     found = [worker["sinks"][name] for worker in workers if name in worker.get("sinks", {})]
     open_s = [said["breaker_open_s"] for said in found if said["breaker_open_s"] is not None]
-    because = ""
+    full_s = [said["backlog_full_s"] for said in found if said["backlog_full_s"] is not None]
+    because = []
+    if full_s:
+        holds = any(said["at_backlog_max"] == "hold" for said in found)
+        what = "holds up the pipeline" if holds else "the oldest become dead letters"
+        because.append(f"its backlog is full for {max(full_s):.0f} s: {what}")
     if open_s:
-        because = f"its breaker is open for {max(open_s):.0f} s"
-        if len(open_s) < len(found):
-            because += f", at {len(open_s)} of {len(found)} workers"
+        where = f", at {len(open_s)} of {len(found)} workers" if len(open_s) < len(found) else ""
+        because.append(f"its breaker is open for {max(open_s):.0f} s{where}")
     return {
-        "because": because,
+        "because": "; ".join(because),
         "breaker_open_s": max(open_s, default=None),
         "breaker_openings": sum(said["breaker_openings"] for said in found),
+        "backlog_full_s": max(full_s, default=None),
     }
+
+
+def _since(moment: float | None) -> float:
+    return 0.0 if moment is None else time.monotonic() - moment
