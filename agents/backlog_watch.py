@@ -31,6 +31,7 @@ class BacklogWatch:
     def __init__(self, reconciler: Reconciler, deliveries: Sequence[Deliver]) -> None:
         self._reconciler = reconciler
         self._deliveries = deliveries
+        self._is_known = True
 
     async def watch(self, app: faust.App) -> None:
         """Look until `app` stops; a Faust task."""
@@ -42,7 +43,15 @@ class BacklogWatch:
             try:
                 await self._look(producer)
             except TransportError as exc:
-                log.debug("backlogs not known", action="backlog_not_known", error=str(exc))
+                if self._is_known:
+                    log.warning(
+                        "it is not known how much waits for the sinks",
+                        action="backlog_not_known",
+                        error=str(exc),
+                    )
+                self._is_known = False
+            else:
+                self._is_known = True
             near = any(delivery.cap.left < _FAR for delivery in self._deliveries)
             await app.sleep(_EVERY_S if near else _FAR_EVERY_S)
 

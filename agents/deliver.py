@@ -79,11 +79,11 @@ class Deliver:
         self._concurrency = made.concurrency
         self._settings = made.settings
         self._wants = made.wants
-        meter = reconciler.wiring.meter.sink(sink.name)
+        self._meter = reconciler.wiring.meter.sink(sink.name)
         self._in_hand = InHand()
         #: None: nothing gives way, and who sends to the sink has to wait.
         self.overflow = None if self.cap.holds else Overflow(self._in_hand, self._end_waiting)
-        self._gate = Gate(meter, made.settings, share=self._share)
+        self._gate = Gate(self._meter, made.settings, share=self._share)
         self._stage = reconciler.stage(self.name)
         self._schedule = RetrySchedule(reconciler, self.name)
         self._order: KeyedOrder[Delivery] = KeyedOrder(lambda delivery: delivery.order_key)
@@ -107,6 +107,16 @@ class Deliver:
             finally:
                 for courier in couriers:
                     courier.cancel()
+
+    def pause(self, *, for_s: float) -> None:
+        """Attempt nothing more until `resume`; it is so for so long already."""
+        self._gate.pause(for_s=for_s)
+        # It waits for a person now, and not for the sink.
+        self._stage.meter.unblock()
+
+    def resume(self) -> None:
+        """Attempt what waits."""
+        self._gate.resume()
 
     async def _take_in(self, entries: list[Entry]) -> None:
         deliveries: list[Delivery] = []
@@ -204,7 +214,8 @@ class Deliver:
             if attempts.count > 1:
                 await self._schedule.forget(delivery.entry)
             return None
-        self._stage.meter.block(f"sink.{self.sink.name}")
+        if not self._meter.is_paused:
+            self._stage.meter.block(f"sink.{self.sink.name}")
         now_s = time.time()
         pause_s = self._pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)

@@ -6,9 +6,11 @@ its partition may go to another worker.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from aiolimiter import AsyncLimiter
 
 from agents.breaker import Breaker, Permit
@@ -17,6 +19,8 @@ from streams.errors import DeliveryError
 from streams.sink_meter import SinkMeter
 
 __all__ = ["Gate"]
+
+log = structlog.get_logger(__name__)
 
 #: What may go at once, of what may go in a second.
 _BURST_S: Final = 0.1
@@ -34,6 +38,9 @@ class Gate:
     def __init__(
         self, meter: SinkMeter, settings: DeliverySettings, *, share: Callable[[], float]
     ) -> None:
+        self._meter = meter
+        #: Not set before it is known whether the sink is paused.
+        self._running = asyncio.Event()
         self._breaker = Breaker(
             meter, failures=settings.breaker_failures, pause_s=settings.breaker_pause_s
         )
@@ -45,11 +52,26 @@ class Gate:
     async def enter(self) -> Permit:
         """Wait until an attempt may be made; it then has to be made, or given back."""
         while True:
+            await self._running.wait()
             await self._breaker.wait()
             if self._rate_limit_per_s is not None:
                 await self._limiter_for(self._rate_limit_per_s).acquire()
-            if (permit := self._breaker.permit()) is not None:
+            if self._running.is_set() and (permit := self._breaker.permit()) is not None:
                 return permit
+
+    def pause(self, *, for_s: float) -> None:
+        """Let nobody go; it is so for so long already."""
+        self._running.clear()
+        if not self._meter.is_paused:
+            log.warning("the sink is paused", action="sink_paused", sink=self._meter.name)
+        self._meter.pause(for_s)
+
+    def resume(self) -> None:
+        """Let go who waits, as far as breaker and rate limit allow."""
+        if self._meter.is_paused:
+            log.warning("the sink is resumed", action="sink_resumed", sink=self._meter.name)
+        self._meter.resume()
+        self._running.set()
 
     def ended(self, permit: Permit, failure: DeliveryError | None) -> None:
         """Note how the attempt ended."""

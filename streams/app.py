@@ -22,6 +22,7 @@ from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
+from agents.pause_watch import PauseWatch
 from agents.reconciler import Reconciler
 from agents.route import Route
 from config.embedded import resolve_embedded
@@ -207,6 +208,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
     )
     app.task(figures.tell)
     app.task(BacklogWatch(reconciler, app.deliveries).watch)
+    app.task(PauseWatch(reconciler, app.deliveries).watch)
     serve_operations(app, version=app_version, lanes=lanes)
     add_page(app)
     app.task(make_housekeeping(app).keep)

@@ -200,6 +200,8 @@ class Health:
                 continue
             still_s = now - since
             if (sink := _sink_of(topic)) is not None:
+                if self._meter.sink(sink.removeprefix("sink.")).is_paused:
+                    continue
                 if still_s >= _SINK_SILENT_S:
                     text = f"it has taken none of its deliveries for {still_s:.0f} s"
                     yield Reason(sink, text, is_unready=False)

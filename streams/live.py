@@ -34,6 +34,8 @@ class State(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    #: Somebody wants it to do nothing.
+    PAUSED = "paused"
     BLOCKED = "blocked"
     #: Nobody does its work.
     UNOWNED = "unowned"
@@ -157,6 +159,11 @@ def join(
         else:
             n, rate = entries[over], per_s[over]
         edges.append(LiveEdge(*over, n, round(rate, 2)))
+    for sink in [node for node in nodes.values() if node.state is State.PAUSED]:
+        waiting = nodes.get(f"hooks.{sink.name.partition('.')[2]}")
+        if waiting is not None and waiting.state is State.BLOCKED:
+            # It is full because somebody wants it so.
+            nodes[waiting.name] = replace(waiting, state=State.PAUSED)
     blamed = {
         stage["blocked_by"]: name
         for name, stage in stages.items()
@@ -201,15 +208,17 @@ def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
 def _sink(node: LiveNode, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
     """Mark a sink by what the workers say of it."""
     said = told_of_sink(workers, node.name.partition(".")[2])
-    because = said.pop("because")
+    because = str(said["because"])
     state = State.BLOCKED if because else node.state
+    if said["paused_s"] is not None and said["backlog_full_s"] is None:
+        state = State.PAUSED
     return replace(node, state=state, because=because, figures=said)
 
 
 def _blame(node: LiveNode, blamed: Mapping[str, str]) -> LiveNode:
     """Mark a table or a sink that a stage waits for."""
     what = {Kind.TABLE: "postgres", Kind.SINK: node.name}.get(node.kind)
-    if what is None or what not in blamed:
+    if what is None or what not in blamed or node.state is State.PAUSED:
         return node
     because = node.because or f"{blamed[what]} waits for it"
     return replace(node, state=State.BLOCKED, because=because)

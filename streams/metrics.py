@@ -101,6 +101,9 @@ SERIES: Final[Mapping[str, Series]] = {
         "Entries, or rows, that went over an edge of the topology.",
         ("source", "target"),
     ),
+    "capsules_sink_paused": Series(
+        _GAUGE, "1 while somebody has paused the sink. Of the whole fleet.", ("sink",)
+    ),
     "capsules_sink_breaker_open": Series(
         _GAUGE,
         "1 while the sink's breaker is open: nothing is attempted until a probe succeeds.",
@@ -244,6 +247,8 @@ class Metrics(Collector):
 
     def _about_sinks(self) -> Iterator[Metric]:
         sinks = self._meter.sinks
+        paused = {(name,): sink.is_paused for name, sink in sinks.items()}
+        yield _filled("capsules_sink_paused", paused)
         is_open = {(name,): sink.breaker_is_open for name, sink in sinks.items()}
         yield _filled("capsules_sink_breaker_open", is_open)
         openings = {(name,): sink.breaker_openings for name, sink in sinks.items()}

@@ -15,6 +15,7 @@ from streams.commands.repartition import repartition
 from streams.commands.resync import resync
 from streams.commands.run import run
 from streams.commands.sinks import sinks
+from streams.commands.sinks_pause import Pause, Resume
 from streams.commands.status import status
 from streams.commands.topology import top, topology
 from streams.commands.workers import workers
@@ -22,7 +23,9 @@ from streams.commands.workers import workers
 __all__ = [
     "Discard",
     "List",
+    "Pause",
     "Replay",
+    "Resume",
     "Show",
     "Tail",
     "asyncapi",

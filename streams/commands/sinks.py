@@ -5,7 +5,7 @@ With ``--json`` each prints one document; fields may be added to it, none are re
 while ``version`` is 1::
 
     {"version": 1, "sinks": [{"name", "type", "target", "events": [...] or null, "teams": [...] or
-     null, "concurrency", "retry_for_s", "warnings": [...]}]}
+     null, "concurrency", "retry_for_s", "paused_since_s": or null, "warnings": [...]}]}
     {"version": 1, "sinks": [{"name", "ok", "error": null or text, "took_s"}]}
     {"version": 1, "name", "delivery_id", "ok", "error": null or text, "took_s"}
 """
@@ -33,6 +33,8 @@ from streams.errors import DeliveryError
 from streams.events import HookType, SandboxEvent
 from streams.ids import parse_team_id
 from streams.printable import printable
+from streams.sink_pauses import read_pauses
+from streams.transport import TransportError
 
 if TYPE_CHECKING:
     from agents.hooks import Made
@@ -96,6 +98,9 @@ class List(SinksCommand):
     async def run(self, as_json: bool) -> None:
         """Say what the settings say."""
         found = [_described(settings, made) for settings, made in self.configured()]
+        paused = await self._pauses() if found else {}
+        for sink in found:
+            sink["paused_since_s"] = paused.get(sink["name"])
         if as_json:
             self.say(json.dumps({"version": 1, "sinks": found}, indent=2))
             return
@@ -106,6 +111,16 @@ class List(SinksCommand):
         for sink in found:
             for warning in sink["warnings"]:
                 self.say(f"{sink['name']}: {warning}")
+
+    async def _pauses(self) -> dict[str, float]:
+        """Ask Redis which sinks are paused; where it does not answer, the rest is said."""
+        try:
+            async with self.redis() as client:
+                return await read_pauses(client, self.reconciler_app.redis_layout)
+        except TransportError as exc:
+            text = f"which of them are paused is not known: {printable(str(exc))}"
+            print(text, file=sys.stderr)
+            return {}
 
 
 class Check(SinksCommand):
@@ -221,6 +236,7 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("at once", "tried for"):
         table.add_column(name, justify="right")
+    table.add_column("state", no_wrap=True)
     for sink in found:
         table.add_row(
             # As Text: what looks like markup is none.
@@ -231,5 +247,6 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
             Text(" ".join(sink["teams"] or ["all"])),
             str(sink["concurrency"]),
             f"{sink['retry_for_s']:,.0f} s",
+            "" if sink["paused_since_s"] is None else "paused",
         )
     return table

@@ -35,6 +35,7 @@ async def test_each_worker_has_the_part_of_the_rate_that_it_has_of_the_partition
     share = 0.5
     settings = DeliverySettings(name="billing", rate_limit_per_s=200)
     gate = Gate(SinkMeter("billing"), settings, share=lambda: share)
+    gate.resume()
     began = monotonic()
     made = await attempts_in(gate, 0.5)
     most = 100 * (monotonic() - began) + 10
@@ -50,4 +51,16 @@ async def test_each_worker_has_the_part_of_the_rate_that_it_has_of_the_partition
 async def test_a_rate_of_less_than_one_a_second_lets_the_first_go_at_once() -> None:
     settings = DeliverySettings(name="billing", rate_limit_per_s=0.01)
     gate = Gate(SinkMeter("billing"), settings, share=lambda: 0.0)
+    gate.resume()
     assert await attempts_in(gate, 0.1) == 1
+
+
+async def test_nothing_passes_while_it_is_paused_or_not_known_to_run() -> None:
+    gate = Gate(SinkMeter("billing"), DeliverySettings(name="billing"), share=lambda: 1.0)
+    assert await attempts_in(gate, 0.02) == 0
+    gate.resume()
+    assert await attempts_in(gate, 0.02) > 0
+    gate.pause(for_s=0)
+    assert await attempts_in(gate, 0.02) == 0
+    gate.resume()
+    assert await attempts_in(gate, 0.02) > 0

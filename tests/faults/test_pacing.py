@@ -1,9 +1,10 @@
-"""How deliveries are paced: a sink that fails again and again is left alone, and probed."""
+"""How deliveries are paced: a sink that fails is left alone, one that is paused gets nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,3 +114,41 @@ async def test_a_sink_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds(
         (second,) = publish(ground, [7])
         await eventually(lambda: fine.arrivals[-1].delivery_id == second, what="the second")
         assert await worker.stop() == 0
+
+
+async def test_a_sink_that_is_paused_gets_nothing_over_restarts_until_it_is_resumed(
+    ground: Ground, tmp_path: Path
+) -> None:
+    async def sinks(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(run_command, tmp_path, settings, "sinks", *arguments)
+
+    async with Receiver() as paused, Receiver() as other:
+        both = [sink(paused, "paused"), sink(other, "other")]
+        ready = {"CAPSULES_READY_FILE": str(tmp_path / "ready")}
+        settings = ground.settings(CAPSULES_SINKS=json.dumps(both), **ready)
+        for arguments in (("pause", "nobody"), ("resume", "nobody"), ("pause",)):
+            assert (await sinks(*arguments)).returncode == 2
+        first = WorkerProcess(tmp_path / "first", **settings)
+        await first.wait_for("partitions_taken")
+        done = await sinks("pause", "paused", "--json")
+        assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, True)
+        await first.wait_for("sink_paused")
+        ids = publish(ground, [1, 2, 1])
+        await eventually(lambda: len(other.arrivals) == 3, what="all at the other sink")
+        assert (await sinks("pause", "paused")).stdout == "paused was paused already\n"
+        listed = json.loads((await sinks("list", "--json")).stdout)["sinks"]
+        assert [s["paused_since_s"] is None for s in listed] == [False, True]
+        nodes = await looked_at(tmp_path, settings)
+        assert (nodes["sink.paused"]["state"], nodes["sink.other"]["because"]) == ("paused", "")
+        assert nodes["hooks.paused"]["backlog"]["pending"] == 3
+        assert await first.stop() == 0
+        second = WorkerProcess(tmp_path / "second", **settings)
+        await second.wait_for("sink_paused")
+        await eventually((tmp_path / "ready").exists, what="a worker that is ready")
+        ids += publish(ground, [3])
+        await eventually(lambda: len(other.arrivals) == 4, what="the next at the other sink")
+        assert paused.arrivals == []
+        assert (await sinks("resume", "paused")).returncode == 0
+        await eventually(ground.drained, what="all done")
+        assert sorted(arrival.delivery_id for arrival in paused.arrivals) == sorted(ids)
+        assert await second.stop() == 0
