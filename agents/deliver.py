@@ -83,7 +83,9 @@ class Deliver:
         self._in_hand = InHand()
         #: None: nothing gives way, and who sends to the sink has to wait.
         self.overflow = None if self.cap.holds else Overflow(self._in_hand, self._end_waiting)
-        self._gate = Gate(self._meter, made.settings, share=self._share)
+        self._gate = Gate(
+            self._meter, made.settings, share=self._share, on_change=self._read_or_not
+        )
         self._stage = reconciler.stage(self.name)
         self._schedule = RetrySchedule(reconciler, self.name)
         self._order: KeyedOrder[Delivery] = KeyedOrder(lambda delivery: delivery.order_key)
@@ -262,6 +264,14 @@ class Deliver:
         if retry_after_s is None:
             return pause_s
         return max(pause_s, min(retry_after_s, PAUSE_MAX_S))
+
+    def _read_or_not(self) -> None:
+        """Have the topic read while the sink takes deliveries; what only waits costs others."""
+        ledger = self._reconciler.consumer.ledger
+        if self._gate.is_open:
+            ledger.let_go(self.topic)
+        else:
+            ledger.hold(self.topic)
 
     def _share(self) -> float:
         """Which part of the sink's partitions this worker reads."""

@@ -33,12 +33,20 @@ class Gate:
 
     Arguments:
         share: which part of the sink's partitions this worker reads.
+        on_change: told when it opens or closes, other than for a single probe.
     """
 
     def __init__(
-        self, meter: SinkMeter, settings: DeliverySettings, *, share: Callable[[], float]
+        self,
+        meter: SinkMeter,
+        settings: DeliverySettings,
+        *,
+        share: Callable[[], float],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._meter = meter
+        self._on_change = on_change
+        self._was_open = True
         #: Not set before it is known whether the sink is paused.
         self._running = asyncio.Event()
         self._breaker = Breaker(
@@ -65,6 +73,7 @@ class Gate:
         if not self._meter.is_paused:
             log.warning("the sink is paused", action="sink_paused", sink=self._meter.name)
         self._meter.pause(for_s)
+        self._look()
 
     def resume(self) -> None:
         """Let go who waits, as far as breaker and rate limit allow."""
@@ -72,10 +81,22 @@ class Gate:
             log.warning("the sink is resumed", action="sink_resumed", sink=self._meter.name)
         self._meter.resume()
         self._running.set()
+        self._look()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all may go, as fast as the rate limit lets them."""
+        return not (self._meter.is_paused or self._meter.breaker_is_open)
+
+    def _look(self) -> None:
+        if self.is_open != self._was_open:
+            self._was_open = self.is_open
+            self._on_change()
 
     def ended(self, permit: Permit, failure: DeliveryError | None) -> None:
         """Note how the attempt ended."""
         self._breaker.ended(permit, failure)
+        self._look()
 
     def give_back(self, permit: Permit) -> None:
         """Note that no attempt was made."""

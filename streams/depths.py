@@ -30,8 +30,10 @@ async def read_depths(
     streams = list(layout.all_streams(topics))
     if not streams:
         return {}
+    # Asked every second, by its hash: the text is sent once.
+    script = client.register_script(_SCRIPT)
     with broker_errors("depths"):
-        found = await client.eval(_SCRIPT, len(streams), *(stream.key for stream in streams), group)
+        found = await script(keys=[stream.key for stream in streams], args=[group])
     return {stream.tp: _depth(*answer) for stream, answer in zip(streams, found, strict=True)}
 
 
