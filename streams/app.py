@@ -17,10 +17,12 @@ from faust.tables import TableManager
 from mode import Seconds
 
 from agents import create, destroy, failure, pause, resume
+from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
+from agents.pause_watch import PauseWatch
 from agents.reconciler import Reconciler
 from agents.recorder import Recorder
 from agents.route import Route
@@ -203,15 +205,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
         made = make_sink(sink_settings)
         app.sinks.append(made)
         topic = reconciler.topics.hooks[made.sink.name]
-        app.deliveries.append(
-            Deliver(
-                reconciler,
-                made.sink,
-                topic,
-                concurrency=made.concurrency,
-                retry_for_s=made.retry_for_s,
-            )
-        )
+        app.deliveries.append(Deliver(reconciler, made, topic))
     Keep(reconciler)
 
     def lanes() -> dict[str, int]:
@@ -228,6 +222,8 @@ def create_app(settings: Settings) -> ReconcilerApp:
     )
     app.task(figures.tell)
     app.task(reconciler.recorder.keep)
+    app.task(BacklogWatch(reconciler, app.deliveries).watch)
+    app.task(PauseWatch(reconciler, app.deliveries).watch)
     serve_operations(app, version=app_version, lanes=lanes)
     add_page(app)
     app.task(make_housekeeping(app).keep)

@@ -147,6 +147,7 @@ class Figures:
                 for name, stage in self._meter.stages.items()
             },
             "lanes": self._lanes(),
+            "sinks": {name: sink.as_dict() for name, sink in self._meter.sinks.items()},
         }
 
     def _cpu_share(self, now: float) -> float:

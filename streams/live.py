@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import redis.asyncio
 
 from streams.backlog import Backlog, Backlogs, read_backlogs
 from streams.figures import read_figures
+from streams.sink_meter import told_of_sink
 from streams.topics import Topics
 from streams.topology import Kind, Topology
 from streams.transport import StreamLayout
@@ -33,6 +34,8 @@ class State(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    #: Somebody wants it to do nothing.
+    PAUSED = "paused"
     BLOCKED = "blocked"
     #: Nobody does its work.
     UNOWNED = "unowned"
@@ -52,7 +55,7 @@ class LiveNode:
     backlog: Backlog | None = None
     #: Of a stream: who reads which partition.
     owners: Mapping[int, str] = field(default_factory=dict)
-    #: Of an agent: the sums, and for latencies the worst, over all workers.
+    #: Of an agent: the sums, and for latencies the worst, over all workers. Of a sink: likewise.
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -146,6 +149,8 @@ def join(
             flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
             state = State.BUSY if flows_in else State.IDLE
             nodes[node.name] = LiveNode(node.kind, node.name, 1, state)
+            if node.kind is Kind.SINK:
+                nodes[node.name] = _sink(nodes[node.name], workers)
     edges = []
     for edge in topology.edges:
         over = (edge.source, edge.target)
@@ -154,6 +159,11 @@ def join(
         else:
             n, rate = entries[over], per_s[over]
         edges.append(LiveEdge(*over, n, round(rate, 2)))
+    for sink in [node for node in nodes.values() if node.state is State.PAUSED]:
+        waiting = nodes.get(f"hooks.{sink.name.partition('.')[2]}")
+        if waiting is not None and waiting.state is State.BLOCKED:
+            # It is full because somebody wants it so.
+            nodes[waiting.name] = replace(waiting, state=State.PAUSED)
     blamed = {
         stage["blocked_by"]: name
         for name, stage in stages.items()
@@ -195,14 +205,23 @@ def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
     return LiveNode(Kind.AGENT, name, 1, state, because, figures=stage)
 
 
+def _sink(node: LiveNode, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    """Mark a sink by what the workers say of it."""
+    said = told_of_sink(workers, node.name.partition(".")[2])
+    because = str(said["because"])
+    state = State.BLOCKED if because else node.state
+    if said["paused_s"] is not None and said["backlog_full_s"] is None:
+        state = State.PAUSED
+    return replace(node, state=state, because=because, figures=said)
+
+
 def _blame(node: LiveNode, blamed: Mapping[str, str]) -> LiveNode:
     """Mark a table or a sink that a stage waits for."""
     what = {Kind.TABLE: "postgres", Kind.SINK: node.name}.get(node.kind)
-    if what is None or what not in blamed:
+    if what is None or what not in blamed or node.state is State.PAUSED:
         return node
-    return LiveNode(
-        node.kind, node.name, node.partitions, State.BLOCKED, f"{blamed[what]} waits for it"
-    )
+    because = node.because or f"{blamed[what]} waits for it"
+    return replace(node, state=State.BLOCKED, because=because)
 
 
 _SUMS: Final = ("received", "received_per_s", "blocked_total_s")

@@ -101,6 +101,26 @@ SERIES: Final[Mapping[str, Series]] = {
         "Entries, or rows, that went over an edge of the topology.",
         ("source", "target"),
     ),
+    "capsules_sink_paused": Series(
+        _GAUGE, "1 while somebody has paused the sink. Of the whole fleet.", ("sink",)
+    ),
+    "capsules_sink_breaker_open": Series(
+        _GAUGE,
+        "1 while the sink's breaker is open: nothing is attempted until a probe succeeds.",
+        ("sink",),
+    ),
+    "capsules_sink_breaker_openings_total": Series(
+        _COUNTER, "How often the sink's breaker has opened.", ("sink",)
+    ),
+    "capsules_sink_backlog_max_entries": Series(
+        _GAUGE, "Entries that may wait for the sink, of the whole fleet.", ("sink",)
+    ),
+    "capsules_sink_backlog_full": Series(
+        _GAUGE,
+        "1 while so many wait: the sink holds up the pipeline, or its oldest deliveries become dead"
+        " letters, as its settings say. Of the whole fleet.",
+        ("sink",),
+    ),
     "capsules_lane_depth_entries": Series(_GAUGE, "Reports that wait in a verb's lane.", ("lane",)),
     "capsules_in_hand_entries": Series(
         _GAUGE, "Entries delivered to this worker and not settled.", ("topic",)
@@ -187,6 +207,7 @@ class Metrics(Collector):
         yield from self._about_worker()
         yield from self._about_stages()
         yield from self._about_times()
+        yield from self._about_sinks()
         yield from self._about_partitions()
         yield from self._about_fleet()
         yield from self._about_postgres()
@@ -223,6 +244,19 @@ class Metrics(Collector):
         yield _filled("capsules_stage_blocked", blocked)
         waited = {(name,): stage.blocked_total_s() for name, stage in stages.items()}
         yield _filled("capsules_stage_blocked_seconds_total", waited)
+
+    def _about_sinks(self) -> Iterator[Metric]:
+        sinks = self._meter.sinks
+        paused = {(name,): sink.is_paused for name, sink in sinks.items()}
+        yield _filled("capsules_sink_paused", paused)
+        is_open = {(name,): sink.breaker_is_open for name, sink in sinks.items()}
+        yield _filled("capsules_sink_breaker_open", is_open)
+        openings = {(name,): sink.breaker_openings for name, sink in sinks.items()}
+        yield _filled("capsules_sink_breaker_openings_total", openings)
+        most = {(name,): sink.backlog_max for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_max_entries", most)
+        full = {(name,): sink.backlog_is_full for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_full", full)
 
     def _about_times(self) -> Iterator[Metric]:
         batches = _family("capsules_stage_batch_entries")
