@@ -33,12 +33,13 @@ from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
 from streams.chores import make_housekeeping
 from streams.figures import Figures
+from streams.inputs import Inputs
 from streams.journal import PostgresJournal
 from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
 from streams.topics import key_prefix, make_topics
-from streams.topology import Wiring
+from streams.topology import Wiring, topology_of
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
 from streams.transport.connection import connect
 from streams.watchdog import EndingSupervisor, Watchdog
@@ -106,6 +107,8 @@ class ReconcilerApp(faust.App):
             ),
         )
         self.deliveries: list[Deliver] = []
+        #: What each stage has to do; known when all of them are made.
+        self.inputs: Inputs
         #: As in the settings, in their order.
         self.sinks: list[Made] = []
         self.watchdog = Watchdog(
@@ -211,6 +214,12 @@ def create_app(settings: Settings) -> ReconcilerApp:
     def lanes() -> dict[str, int]:
         return {verb.name: len(verb.lane) for verb in verbs}
 
+    app.inputs = Inputs(
+        topology_of(app, reconciler.wiring),
+        reconciler.wiring.meter,
+        lanes=lanes,
+        prefetch_entries=settings.prefetch_entries,
+    )
     app_version = version("capsule-reconciler")
     figures = Figures(
         reconciler.layout,
@@ -218,6 +227,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
         worker=app.worker_name,
         version=app_version,
         lanes=lanes,
+        inputs=app.inputs,
         ready=lambda: app.not_ready,
     )
     app.task(figures.tell)

@@ -17,6 +17,7 @@ import redis.asyncio
 
 from streams.backlog import Backlog, Backlogs, read_backlogs
 from streams.figures import read_figures
+from streams.inputs import told_of_input
 from streams.sink_meter import told_of_sink
 from streams.topics import Topics
 from streams.topology import Kind, Topology
@@ -140,11 +141,7 @@ def join(
         elif node.kind is Kind.AGENT:
             nodes[node.name] = _agent(node.name, stages[node.name])
         elif node.kind is Kind.CHANNEL:
-            depth = sum(w["lanes"].get(node.name.partition(".")[2], 0) for w in workers)
-            state = State.BUSY if depth else State.IDLE
-            nodes[node.name] = LiveNode(
-                node.kind, node.name, 1, state, backlog=Backlog(pending=depth)
-            )
+            nodes[node.name] = _lane(node.name, workers)
         else:
             flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
             state = State.BUSY if flows_in else State.IDLE
@@ -197,6 +194,22 @@ def _stream(
     return LiveNode(Kind.STREAM, name, partitions, state, because, backlog=backlog, owners=owned)
 
 
+def _lane(name: str, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    stage = name.partition(".")[2]
+    depth = sum(worker["lanes"].get(stage, 0) for worker in workers)
+    said = _input(workers, stage)
+    state, because = (State.BUSY if depth else State.IDLE), ""
+    if said["holds_up"] and said["full_s"] >= _BLOCKED_S:
+        state = State.BLOCKED
+        because = f"full for {said['full_s']:.0f} s: it holds up {', '.join(said['holds_up'])}"
+    return LiveNode(Kind.CHANNEL, name, 1, state, because, backlog=Backlog(pending=depth))
+
+
+def _input(workers: Iterable[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+    inputs = (worker.get("inputs", {}) for worker in workers)
+    return told_of_input([found[stage] for found in inputs if stage in found])
+
+
 def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
     state, because = (State.BUSY if stage["received_per_s"] else State.IDLE), ""
     if stage["blocked_s"] >= _BLOCKED_S:
@@ -230,6 +243,7 @@ _LATENCIES: Final = ("batch", "waited_ms", "end_to_end_ms")
 
 def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """One stage over all workers: sums of what is counted, the worst of what takes time."""
+    workers = tuple(workers)
     found = [worker["stages"][name] for worker in workers if name in worker["stages"]]
     outcomes: Counter[str] = Counter()
     for stage in found:
@@ -239,6 +253,7 @@ def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, An
         **{key: round(sum(stage[key] for stage in found), 2) for key in _SUMS},
         **{key: _worst(stage[key] for stage in found) for key in _LATENCIES},
         "outcomes": dict(outcomes),
+        "input": _input(workers, name),
         "blocked_by": blocked["blocked_by"] if blocked else "",
         "blocked_s": blocked["blocked_s"] if blocked else 0.0,
     }

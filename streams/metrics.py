@@ -122,6 +122,25 @@ SERIES: Final[Mapping[str, Series]] = {
         ("sink",),
     ),
     "capsules_lane_depth_entries": Series(_GAUGE, "Reports that wait in a verb's lane.", ("lane",)),
+    "capsules_input_depth_entries": Series(
+        _GAUGE,
+        "Entries that a stage has been given and not finished, or wait in its lane.",
+        ("stage",),
+    ),
+    "capsules_input_capacity_entries": Series(
+        _GAUGE,
+        "How many these may be; of the lanes, in all of them together. A sink's topic in Redis is"
+        " bounded by capsules_sink_backlog_max_entries.",
+        ("stage",),
+    ),
+    "capsules_input_full_seconds": Series(
+        _GAUGE, "For how long a stage's input has been full; 0 while it is not.", ("stage",)
+    ),
+    "capsules_stage_held_up": Series(
+        _GAUGE,
+        "1 while a stage is held up because the input of another one is full.",
+        ("stage", "by"),
+    ),
     "capsules_in_hand_entries": Series(
         _GAUGE, "Entries delivered to this worker and not settled.", ("topic",)
     ),
@@ -208,6 +227,7 @@ class Metrics(Collector):
         yield from self._about_stages()
         yield from self._about_times()
         yield from self._about_sinks()
+        yield from self._about_inputs()
         yield from self._about_partitions()
         yield from self._about_fleet()
         yield from self._about_postgres()
@@ -267,6 +287,17 @@ class Metrics(Collector):
             _add_histogram(waited, name, stage.waited, scale=1000)
             _add_histogram(end_to_end, name, stage.end_to_end, scale=1000)
         yield from (batches, waited, end_to_end)
+
+    def _about_inputs(self) -> Iterator[Metric]:
+        inputs = self._app.inputs.look(self._app.reconciler.consumer)
+        depths = {(stage,): found.depth for stage, found in inputs.items()}
+        yield _filled("capsules_input_depth_entries", depths)
+        capacities = {(stage,): found.capacity for stage, found in inputs.items()}
+        yield _filled("capsules_input_capacity_entries", capacities)
+        full = {(stage,): found.full_s or 0.0 for stage, found in inputs.items()}
+        yield _filled("capsules_input_full_seconds", full)
+        held_up = {(held, stage): 1 for stage, found in inputs.items() for held in found.holds_up}
+        yield _filled("capsules_stage_held_up", held_up)
 
     def _about_partitions(self) -> Iterator[Metric]:
         consumer = self._app.reconciler.consumer

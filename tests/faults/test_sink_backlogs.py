@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from tests.command_line import run_command
 from tests.event_log import generate
 from tests.faults.account import settled
 from tests.faults.scene import SMALL, FaultyReceiver
@@ -19,6 +21,7 @@ from tests.worker_process import WorkerProcess, eventually
 LOG = generate(91, events=1_500, capsules=100)
 EXPECTED = replay(LOG.rows, LOG.entries)
 TOTAL = sum(map(len, EXPECTED.deliveries.values()))
+VERBS = ["create", "destroy", "pause", "resume"]
 #: What may be sent in the second between two looks: a batch of each verb, for each worker.
 SLACK = 4 * int(SMALL["CAPSULES_LANE_BATCH_MAX"])
 
@@ -60,6 +63,15 @@ async def test_a_sink_whose_backlog_is_full_holds_up_the_pipeline_until_there_is
         assert 100 <= backlog(ground, "down") <= 100 + SLACK
         assert len(fine.arrivals) < TOTAL
         assert ground.outcome().rows != EXPECTED.rows
+        looked = await asyncio.to_thread(
+            run_command, tmp_path, settings, "topology", "--live", "--json"
+        )
+        nodes = {node["name"]: node for node in json.loads(looked.stdout)["nodes"]}
+        held_up = [stage for stage in VERBS if nodes[stage]["figures"]["blocked_by"]]
+        assert held_up
+        assert {nodes[stage]["figures"]["blocked_by"] for stage in held_up} == {"sink.down"}
+        assert nodes["hook.down"]["figures"]["input"]["holds_up"] == VERBS
+        assert "holds up the pipeline" in nodes["sink.down"]["because"]
         # It is as it should be, and nobody is to start it anew for that.
         await eventually(ready_file.exists, what="a worker that is ready")
         assert not first.said("stalled")
