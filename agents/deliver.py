@@ -129,6 +129,8 @@ class Deliver:
             with self._reconciler.working([delivery.entry]) as ours:
                 if ours:  # and not another worker's by now
                     pause_s = await self._deliver(delivery)
+                else:
+                    self._stage.meter.unblock()
             if pause_s is not None:
                 self._after(pause_s, delivery)
                 continue
@@ -152,6 +154,7 @@ class Deliver:
         pause_s = _pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
         if isinstance(failure, DeliveryRefusedError):
+            self._stage.meter.unblock()
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)
             return None
         if attempts.due_at_s > attempts.first_at_s + self._retry_for_s:

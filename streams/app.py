@@ -30,10 +30,12 @@ from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
 from streams.chores import make_housekeeping
 from streams.figures import Figures
+from streams.health import Health
 from streams.journal import PostgresJournal
 from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
+from streams.soundings import Soundings
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
@@ -113,24 +115,6 @@ class ReconcilerApp(faust.App):
         assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
         return str(transport.worker_name)
 
-    @property
-    def not_ready(self) -> str:
-        """Why this worker does not do its work; empty if it does, or would if there were any."""
-        if self.should_stop:
-            return "it is stopping"
-        if not self.reconciler.consumer.is_member:
-            return "it is no working member of the fleet: Redis does not answer in time"
-        if not self.reconciler.postgres.is_answering:
-            return "Postgres does not answer"
-        if self.watchdog.stalled:
-            return f"it makes no progress with {self.watchdog.stalled}"
-        return ""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether this worker does its work, or would if there were any."""
-        return not self.not_ready
-
     async def on_start(self) -> None:
         """Call when the app starts, before its agents do."""
         await super().on_start()
@@ -204,20 +188,23 @@ def create_app(settings: Settings) -> ReconcilerApp:
         return {verb.name: len(verb.lane) for verb in verbs}
 
     app_version = version("capsule-reconciler")
+    soundings = Soundings(app)
+    health = Health(app, soundings, lanes=lanes)
+    app.task(soundings.keep)
     figures = Figures(
         reconciler.layout,
         reconciler.wiring.meter,
         worker=app.worker_name,
         version=app_version,
         lanes=lanes,
-        ready=lambda: app.not_ready,
+        health=lambda: health.known().as_told(),
     )
     app.task(figures.tell)
-    serve_operations(app, version=app_version, lanes=lanes)
-    add_page(app)
+    serve_operations(app, health, version=app_version, lanes=lanes)
+    add_page(app, figures, health)
     app.task(make_housekeeping(app).keep)
     if settings.ready_file:
-        app.task(ReadyFile(Path(settings.ready_file), lambda: app.is_ready).keep)
+        app.task(ReadyFile(Path(settings.ready_file), lambda: health.known().is_ready).keep)
     return app
 
 
