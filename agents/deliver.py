@@ -89,6 +89,7 @@ class Deliver:
             try:
                 async for entries in stream:
                     self._stage.receive(entries)
+                    self._stage.trace.receive(entries)
                     await self._take_in(entries)
             finally:
                 for courier in couriers:
@@ -131,6 +132,7 @@ class Deliver:
                     pause_s = await self._deliver(delivery)
                 else:
                     self._stage.meter.unblock()
+                    self._stage.trace.end([delivery], "left")
             if pause_s is not None:
                 self._after(pause_s, delivery)
                 continue
@@ -141,7 +143,8 @@ class Deliver:
         """Make one attempt; return the pause before the next, None where the entry is done with."""
         attempts = delivery.attempts
         attempts.count += 1
-        failure = await self._attempt(delivery.event)
+        with self._stage.trace.attempt(delivery):
+            failure = await self._attempt(delivery.event)
         if failure is None:
             self._flow.entries += 1
             self._stage.meter.unblock()
@@ -153,6 +156,9 @@ class Deliver:
         now_s = time.time()
         pause_s = _pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
+        self._stage.trace.attempt_failed(
+            delivery, error=failure.reason, attempts=attempts.count, pause_s=pause_s
+        )
         if isinstance(failure, DeliveryRefusedError):
             self._stage.meter.unblock()
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)

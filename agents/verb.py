@@ -77,6 +77,7 @@ class VerbAgent:
 
     async def _handle(self, reports: list[Report]) -> None:
         self._stage.receive(reports)
+        self._stage.trace.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
             mine = [report for report in reports if report.entry in ours]
             if mine:
@@ -86,6 +87,7 @@ class VerbAgent:
                     [report.entry for report in applied],
                     source_ms=[report.event.source_id.ms for report in applied],
                 )
+        self._stage.trace.end(reports, "left")
         if self._release is not None:
             await self._release(reports)
 
@@ -94,7 +96,9 @@ class VerbAgent:
         parameters = self._parameters(reports)
         try:
             row = await self._stage.insist(
-                lambda: self._statement.run(parameters), give_up_on=(DatabaseRejectedError,)
+                lambda: self._statement.run(parameters),
+                give_up_on=(DatabaseRejectedError,),
+                of=reports,
             )
         except DatabaseRejectedError as exc:
             if len(reports) == 1:
@@ -139,5 +143,6 @@ class VerbAgent:
             )
             for report in reports
         ]
+        self._stage.trace.carry(reports, records)
         for outlet in self._hooks:
             await outlet.send(records)

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.tables import TableManager
@@ -38,12 +38,15 @@ from streams.readiness import ReadyFile
 from streams.soundings import Soundings
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring
+from streams.tracing import make_tracing
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
 from streams.watchdog import EndingSupervisor, Watchdog
 from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
 
 __all__ = ["ReconcilerApp", "app", "create_app"]
+
+VERSION: Final = version("capsule-reconciler")
 
 
 class _NoTables(TableManager):
@@ -90,7 +93,9 @@ class ReconcilerApp(faust.App):
             settings=settings,
             topics=make_topics(self, settings),
             postgres=postgres,
-            wiring=Wiring(),
+            wiring=Wiring(
+                tracing=make_tracing(settings.traces, group=settings.app_id, version=VERSION)
+            ),
         )
         self.deliveries: list[Deliver] = []
         #: As in the settings, in their order.
@@ -118,6 +123,7 @@ class ReconcilerApp(faust.App):
     async def on_start(self) -> None:
         """Call when the app starts, before its agents do."""
         await super().on_start()
+        self.reconciler.wiring.tracing.open(worker=self.worker_name)
         await self.reconciler.postgres.open()
         await asyncio.gather(*(delivery.sink.open() for delivery in self.deliveries))
 
@@ -143,6 +149,7 @@ class ReconcilerApp(faust.App):
         await super().on_shutdown()
         await asyncio.gather(*(delivery.sink.close() for delivery in self.deliveries))
         await self.reconciler.postgres.close()
+        await asyncio.to_thread(self.reconciler.wiring.tracing.close)
 
 
 def _transport_options(settings: Settings, journal: Journal) -> TransportOptions:
@@ -187,7 +194,6 @@ def create_app(settings: Settings) -> ReconcilerApp:
     def lanes() -> dict[str, int]:
         return {verb.name: len(verb.lane) for verb in verbs}
 
-    app_version = version("capsule-reconciler")
     soundings = Soundings(app)
     health = Health(app, soundings, lanes=lanes)
     app.task(soundings.keep)
@@ -195,12 +201,12 @@ def create_app(settings: Settings) -> ReconcilerApp:
         reconciler.layout,
         reconciler.wiring.meter,
         worker=app.worker_name,
-        version=app_version,
+        version=VERSION,
         lanes=lanes,
         health=lambda: health.known().as_told(),
     )
     app.task(figures.tell)
-    serve_operations(app, health, version=app_version, lanes=lanes)
+    serve_operations(app, health, version=VERSION, lanes=lanes)
     add_page(app, figures, health)
     app.task(make_housekeeping(app).keep)
     if settings.ready_file:
