@@ -12,6 +12,9 @@ COMPILE := $(BIN)/python -m piptools compile pyproject.toml --quiet --no-header 
     --generate-hashes --allow-unsafe --strip-extras \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
+# Tests start hundreds of processes, each of which would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests mostly wait for servers of their own, so that some of them run side by side.
 BESIDE := --numprocesses 3 --dist worksteal
 

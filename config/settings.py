@@ -74,7 +74,6 @@ class Settings(BaseSettings):
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = EMBEDDED
