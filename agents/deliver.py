@@ -107,6 +107,7 @@ class Deliver:
             try:
                 async for entries in stream:
                     self._stage.receive(entries)
+                    self._stage.trace.receive(entries)
                     await self._take_in(entries)
             finally:
                 for courier in couriers:
@@ -169,8 +170,12 @@ class Deliver:
                     delivery.is_tried = True
                     pause_s = await self._deliver(delivery, permit)
                     delivery.is_tried = False
-                elif permit is not None:
-                    self._gate.give_back(permit)
+                else:
+                    if permit is not None:
+                        self._gate.give_back(permit)
+                    if not ours:
+                        self._stage.meter.unblock()
+                        self._stage.trace.end([delivery], "left")
             if pause_s is not None:
                 self._after(pause_s, delivery)
             elif not delivery.is_ended:
@@ -210,7 +215,8 @@ class Deliver:
         attempts = delivery.attempts
         attempts.count += 1
         began = time.monotonic()
-        failure = await self._attempt(delivery.event)
+        with self._stage.trace.attempt(delivery):
+            failure = await self._attempt(delivery.event)
         took_s = time.monotonic() - began
         if permit is not None:
             self._gate.ended(permit, failure)
@@ -227,7 +233,11 @@ class Deliver:
         now_s = time.time()
         pause_s = self._pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
+        self._stage.trace.attempt_failed(
+            delivery, error=failure.reason, attempts=attempts.count, pause_s=pause_s
+        )
         if isinstance(failure, DeliveryRefusedError):
+            self._stage.meter.unblock()
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)
             self._note(delivery, Status.DEAD, took_s)
             return None

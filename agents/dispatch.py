@@ -48,6 +48,7 @@ class Dispatch:
         """Dispatch batch after batch."""
         async for entries in stream:
             self._stage.receive(entries)
+            self._stage.trace.receive(entries)
             reports = await self._read(entries)
             await self._hand_out(self.order.admit(reports))
 
@@ -79,6 +80,7 @@ class Dispatch:
             by_lane.setdefault(name, []).append(report)
         for name, batch in by_lane.items():
             self._flows[name].entries += len(batch)
+            self._stage.trace.hand_on(batch)
             await self._lanes[name].put(batch)
 
     async def release(self, reports: Iterable[Report]) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from agents.reconciler import Reconciler
 from streams.dead_letters import DeadLetter
-from streams.events import Bad, EntryId, Skip, SkipRule, read_event
+from streams.events import Bad, CapsuleEvent, EntryId, Skip, SkipRule, read_event
 from streams.outcomes import Dead
 from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID
 from streams.transport import Entry, NotOwnedError, Record
@@ -50,6 +50,7 @@ class Route:
     async def _route(self, entries: list[Entry]) -> None:
         routed: list[Entry] = []
         records: list[Record] = []
+        events: list[CapsuleEvent] = []
         dead: list[tuple[Entry, DeadLetter]] = []
         skipped: dict[SkipRule, list[Entry]] = {}
         for entry in entries:
@@ -63,15 +64,20 @@ class Route:
                 dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
             else:
                 routed.append(entry)
+                events.append(event)
                 records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
         for rule, of_rule in skipped.items():
             self._stage.skip(of_rule, rule)
+        self._stage.trace.source(routed, events)
+        self._stage.trace.source([entry for entry, _ in dead], [None] * len(dead))
+        self._stage.trace.carry(routed, records)
         try:
             holding = self._reconciler.consumer.holding(entries[0].tp)
             await self._capsules.send(records, holding=holding)
         except NotOwnedError as exc:
             # Its successor has them; what is appended now would come behind newer ones.
             log.warning("not routed", action="not_owned", stage=self.name, error=str(exc))
+            self._stage.trace.end(entries, "left")
             return
         self._stage.done(routed)
         await self._stage.dead(dead)

@@ -85,6 +85,7 @@ class VerbAgent:
             if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
                 return
         self._stage.receive(reports)
+        self._stage.trace.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
             mine = [report for report in reports if report.entry in ours]
             if mine:
@@ -94,6 +95,7 @@ class VerbAgent:
                     [report.entry for report in applied],
                     source_ms=[report.event.source_id.ms for report in applied],
                 )
+        self._stage.trace.end(reports, "left")
         if self._release is not None:
             await self._release(reports)
 
@@ -102,7 +104,9 @@ class VerbAgent:
         parameters = self._parameters(reports)
         try:
             row = await self._stage.insist(
-                lambda: self._statement.run(parameters), give_up_on=(DatabaseRejectedError,)
+                lambda: self._statement.run(parameters),
+                give_up_on=(DatabaseRejectedError,),
+                of=reports,
             )
         except DatabaseRejectedError as exc:
             if len(reports) == 1:
@@ -147,6 +151,7 @@ class VerbAgent:
             )
             for report in reports
         ]
+        self._stage.trace.carry(reports, records)
         for outlet, cap in self._hooks:
             await outlet.send(records)
             cap.note_sent(len(records))

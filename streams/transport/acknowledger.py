@@ -22,6 +22,7 @@ from .ledger import Ledger
 from .lua import script
 from .options import TransportOptions
 from .positions import Positions
+from .trouble import Trouble
 
 __all__ = ["Acknowledger"]
 
@@ -65,6 +66,7 @@ class Acknowledger:
         self._flushed.set()
         #: Entries acknowledged by this worker so far.
         self.total = 0
+        self.trouble = Trouble()
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Acknowledge `entries` soon; their effects must be durable."""
@@ -94,7 +96,9 @@ class Acknowledger:
                 await self._send()
                 if monotonic() - self._trimmed_at >= self._options.trim_interval_s:
                     await self._trim()
+                self.trouble.end()
             except TransportError as exc:
+                self.trouble.fail(exc)
                 log.warning("not acknowledged yet", action="ack_retry", error=str(exc))
                 await asyncio.sleep(self._options.backoff_max_s / 4)
 
