@@ -92,6 +92,8 @@ class Deliver:
         self._record = reconciler.recorder.of(sink.name)
         self._order: KeyedOrder[Delivery] = KeyedOrder(lambda delivery: delivery.order_key)
         self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        #: Events that the sink does not want wait for nobody who waits at the gate.
+        self._unwanted: asyncio.Queue[Delivery] = asyncio.Queue()
         target = f"sink.{sink.name}"
         reconciler.wiring.sinks.add(target)
         self._flow = reconciler.wiring.connect(self.name, target)
@@ -101,9 +103,11 @@ class Deliver:
         """Deliver until the worker stops."""
         async with asyncio.TaskGroup() as group:
             couriers = [
-                group.create_task(self._deliver_ready(), name=f"{self.name}-{n}")
+                group.create_task(self._deliver_from(self._ready), name=f"{self.name}-{n}")
                 for n in range(self._concurrency)
             ]
+            name = f"{self.name}-unwanted"
+            couriers.append(group.create_task(self._deliver_from(self._unwanted), name=name))
             try:
                 async for entries in stream:
                     self._stage.receive(entries)
@@ -148,7 +152,9 @@ class Deliver:
 
     def _make_ready(self, delivery: Delivery) -> None:
         """Have it attempted when it is due: at once, unless another worker has tried already."""
-        if not delivery.is_ended:
+        if not self._wants(delivery.event):
+            self._unwanted.put_nowait(delivery)
+        elif not delivery.is_ended:
             self._after(delivery.attempts.wait_s(), delivery)
 
     def _after(self, pause_s: float, delivery: Delivery) -> None:
@@ -158,9 +164,9 @@ class Deliver:
         else:
             self._ready.put_nowait(delivery)
 
-    async def _deliver_ready(self) -> None:
+    async def _deliver_from(self, queue: asyncio.Queue[Delivery]) -> None:
         while True:
-            delivery = await self._ready.get()
+            delivery = await queue.get()
             permit = await self._gate.enter() if self._wants(delivery.event) else None
             if self._reconciler.is_leaving:
                 return
@@ -222,7 +228,8 @@ class Deliver:
             self._gate.ended(permit, failure)
         if failure is None:
             self._flow.entries += 1
-            self._stage.meter.unblock()
+            if permit is not None:
+                self._stage.meter.unblock()
             self._stage.done([delivery.entry], source_ms=[delivery.source_ms])
             self._note(delivery, Status.DELIVERED, took_s)
             if attempts.count > 1:
