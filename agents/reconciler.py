@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 import faust
 
+from agents.backlog_cap import BacklogCap
 from agents.recorder import Recorder
 from agents.stage import Stage
 from config.settings import Settings
@@ -30,6 +31,15 @@ class Reconciler:
     postgres: Postgres
     wiring: Wiring
     recorder: Recorder
+    #: By name of the sink.
+    caps: dict[str, BacklogCap] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what belongs to each sink, whoever sends to it or delivers."""
+        self.caps = {
+            sink.name: BacklogCap(sink, self.wiring.meter.sink(sink.name))
+            for sink in self.settings.sinks
+        }
 
     @property
     def consumer(self) -> Consumer:

@@ -18,8 +18,6 @@ import faust
 import redis.asyncio
 import structlog
 
-from agents.hooks.sink import Sink
-from agents.hooks.wanted import WantedSink
 from streams.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status
 from streams.events import SandboxEvent
 from streams.ids import format_capsule_id
@@ -46,9 +44,8 @@ class SinkRecord:
         clock: Redis' time.
     """
 
-    def __init__(self, sink: Sink, *, keep: int, clock: Clock) -> None:
-        self.sink = sink.name
-        self._wants = sink.wants if isinstance(sink, WantedSink) else None
+    def __init__(self, sink: str, *, keep: int, clock: Clock) -> None:
+        self.sink = sink
         self._keep = keep
         self._clock = clock
         #: By delivery id, the oldest note first.
@@ -67,8 +64,8 @@ class SinkRecord:
         took_s: float,
         error: str = "",
     ) -> None:
-        """Note how an attempt ended; what the sink does not want is no attempt."""
-        if not self._keep or (self._wants is not None and not self._wants(event)):
+        """Note how an attempt ended."""
+        if not self._keep:
             return
         value = entry.value
         self._notes[event.delivery_id] = (
@@ -156,7 +153,7 @@ class Recorder:
         self._sinks: list[SinkRecord] = []
         self._is_failing = False
 
-    def of(self, sink: Sink) -> SinkRecord:
+    def of(self, sink: str) -> SinkRecord:
         """Return where deliveries to `sink` are noted."""
         record = SinkRecord(sink, keep=self._keep, clock=self._clock)
         self._sinks.append(record)

@@ -26,6 +26,7 @@ from config.mistakes import SettingsError, describe
 from config.sink_types import BUILT_IN, check_options
 from config.sinks import (
     SINK_MODELS,
+    DeliverySettings,
     LogSinkSettings,
     PluginSinkSettings,
     SinkSettings,
@@ -50,6 +51,7 @@ from config.urls import (
 
 __all__ = [
     "EMBEDDED",
+    "DeliverySettings",
     "LogSinkSettings",
     "PluginSinkSettings",
     "Settings",

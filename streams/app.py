@@ -17,10 +17,12 @@ from faust.tables import TableManager
 from mode import Seconds
 
 from agents import create, destroy, failure, pause, resume
+from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
+from agents.pause_watch import PauseWatch
 from agents.reconciler import Reconciler
 from agents.recorder import Recorder
 from agents.route import Route
@@ -31,12 +33,13 @@ from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
 from streams.chores import make_housekeeping
 from streams.figures import Figures
+from streams.inputs import Inputs
 from streams.journal import PostgresJournal
 from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
 from streams.topics import key_prefix, make_topics
-from streams.topology import Wiring
+from streams.topology import Wiring, topology_of
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
 from streams.transport.connection import connect
 from streams.watchdog import EndingSupervisor, Watchdog
@@ -104,6 +107,8 @@ class ReconcilerApp(faust.App):
             ),
         )
         self.deliveries: list[Deliver] = []
+        #: What each stage has to do; known when all of them are made.
+        self.inputs: Inputs
         #: As in the settings, in their order.
         self.sinks: list[Made] = []
         self.watchdog = Watchdog(
@@ -203,20 +208,18 @@ def create_app(settings: Settings) -> ReconcilerApp:
         made = make_sink(sink_settings)
         app.sinks.append(made)
         topic = reconciler.topics.hooks[made.sink.name]
-        app.deliveries.append(
-            Deliver(
-                reconciler,
-                made.sink,
-                topic,
-                concurrency=made.concurrency,
-                retry_for_s=made.retry_for_s,
-            )
-        )
+        app.deliveries.append(Deliver(reconciler, made, topic))
     Keep(reconciler)
 
     def lanes() -> dict[str, int]:
         return {verb.name: len(verb.lane) for verb in verbs}
 
+    app.inputs = Inputs(
+        topology_of(app, reconciler.wiring),
+        reconciler.wiring.meter,
+        lanes=lanes,
+        prefetch_entries=settings.prefetch_entries,
+    )
     app_version = version("capsule-reconciler")
     figures = Figures(
         reconciler.layout,
@@ -224,10 +227,13 @@ def create_app(settings: Settings) -> ReconcilerApp:
         worker=app.worker_name,
         version=app_version,
         lanes=lanes,
+        inputs=app.inputs,
         ready=lambda: app.not_ready,
     )
     app.task(figures.tell)
     app.task(reconciler.recorder.keep)
+    app.task(BacklogWatch(reconciler, app.deliveries).watch)
+    app.task(PauseWatch(reconciler, app.deliveries).watch)
     serve_operations(app, version=app_version, lanes=lanes)
     add_page(app)
     app.task(make_housekeeping(app).keep)

@@ -18,6 +18,7 @@ import psutil
 import redis.asyncio
 import structlog
 
+from streams.inputs import Inputs
 from streams.meter import Meter, StageMeter, quantile
 from streams.transport import Consumer, Producer, StreamLayout, TransportError, broker_errors
 
@@ -42,6 +43,7 @@ class Figures:
     Arguments:
         worker: its name.
         lanes: how many reports wait in each lane.
+        inputs: what each stage has to do.
         ready: why this worker is not ready, or nothing.
     """
 
@@ -53,6 +55,7 @@ class Figures:
         worker: str,
         version: str,
         lanes: Callable[[], dict[str, int]],
+        inputs: Inputs,
         ready: Callable[[], str],
     ) -> None:
         self._key = layout.name(_KEY)
@@ -60,6 +63,7 @@ class Figures:
         self._worker = worker
         self._version = version
         self._lanes = lanes
+        self._inputs = inputs
         self._ready = ready
         self._process = psutil.Process()
         self._cpu_before: deque[tuple[float, float]] = deque(maxlen=_RATE_OVER_S + 1)
@@ -147,6 +151,10 @@ class Figures:
                 for name, stage in self._meter.stages.items()
             },
             "lanes": self._lanes(),
+            "inputs": {
+                stage: found.as_dict() for stage, found in self._inputs.look(consumer).items()
+            },
+            "sinks": {name: sink.as_dict() for name, sink in self._meter.sinks.items()},
         }
 
     def _cpu_share(self, now: float) -> float:

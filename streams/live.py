@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ import redis.asyncio
 
 from streams.backlog import Backlog, Backlogs, read_backlogs
 from streams.figures import read_figures
+from streams.inputs import told_of_input
+from streams.sink_meter import told_of_sink
 from streams.topics import Topics
 from streams.topology import Kind, Topology
 from streams.transport import StreamLayout
@@ -33,6 +35,8 @@ class State(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    #: Somebody wants it to do nothing.
+    PAUSED = "paused"
     BLOCKED = "blocked"
     #: Nobody does its work.
     UNOWNED = "unowned"
@@ -52,7 +56,7 @@ class LiveNode:
     backlog: Backlog | None = None
     #: Of a stream: who reads which partition.
     owners: Mapping[int, str] = field(default_factory=dict)
-    #: Of an agent: the sums, and for latencies the worst, over all workers.
+    #: Of an agent: the sums, and for latencies the worst, over all workers. Of a sink: likewise.
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -137,15 +141,13 @@ def join(
         elif node.kind is Kind.AGENT:
             nodes[node.name] = _agent(node.name, stages[node.name])
         elif node.kind is Kind.CHANNEL:
-            depth = sum(w["lanes"].get(node.name.partition(".")[2], 0) for w in workers)
-            state = State.BUSY if depth else State.IDLE
-            nodes[node.name] = LiveNode(
-                node.kind, node.name, 1, state, backlog=Backlog(pending=depth)
-            )
+            nodes[node.name] = _lane(node.name, workers)
         else:
             flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
             state = State.BUSY if flows_in else State.IDLE
             nodes[node.name] = LiveNode(node.kind, node.name, 1, state)
+            if node.kind is Kind.SINK:
+                nodes[node.name] = _sink(nodes[node.name], workers)
     edges = []
     for edge in topology.edges:
         over = (edge.source, edge.target)
@@ -154,6 +156,11 @@ def join(
         else:
             n, rate = entries[over], per_s[over]
         edges.append(LiveEdge(*over, n, round(rate, 2)))
+    for sink in [node for node in nodes.values() if node.state is State.PAUSED]:
+        waiting = nodes.get(f"hooks.{sink.name.partition('.')[2]}")
+        if waiting is not None and waiting.state is State.BLOCKED:
+            # It is full because somebody wants it so.
+            nodes[waiting.name] = replace(waiting, state=State.PAUSED)
     blamed = {
         stage["blocked_by"]: name
         for name, stage in stages.items()
@@ -187,6 +194,22 @@ def _stream(
     return LiveNode(Kind.STREAM, name, partitions, state, because, backlog=backlog, owners=owned)
 
 
+def _lane(name: str, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    stage = name.partition(".")[2]
+    depth = sum(worker["lanes"].get(stage, 0) for worker in workers)
+    said = _input(workers, stage)
+    state, because = (State.BUSY if depth else State.IDLE), ""
+    if said["holds_up"] and said["full_s"] >= _BLOCKED_S:
+        state = State.BLOCKED
+        because = f"full for {said['full_s']:.0f} s: it holds up {', '.join(said['holds_up'])}"
+    return LiveNode(Kind.CHANNEL, name, 1, state, because, backlog=Backlog(pending=depth))
+
+
+def _input(workers: Iterable[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+    inputs = (worker.get("inputs", {}) for worker in workers)
+    return told_of_input([found[stage] for found in inputs if stage in found])
+
+
 def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
     state, because = (State.BUSY if stage["received_per_s"] else State.IDLE), ""
     if stage["blocked_s"] >= _BLOCKED_S:
@@ -195,14 +218,23 @@ def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
     return LiveNode(Kind.AGENT, name, 1, state, because, figures=stage)
 
 
+def _sink(node: LiveNode, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    """Mark a sink by what the workers say of it."""
+    said = told_of_sink(workers, node.name.partition(".")[2])
+    because = str(said["because"])
+    state = State.BLOCKED if because else node.state
+    if said["paused_s"] is not None and said["backlog_full_s"] is None:
+        state = State.PAUSED
+    return replace(node, state=state, because=because, figures=said)
+
+
 def _blame(node: LiveNode, blamed: Mapping[str, str]) -> LiveNode:
     """Mark a table or a sink that a stage waits for."""
     what = {Kind.TABLE: "postgres", Kind.SINK: node.name}.get(node.kind)
-    if what is None or what not in blamed:
+    if what is None or what not in blamed or node.state is State.PAUSED:
         return node
-    return LiveNode(
-        node.kind, node.name, node.partitions, State.BLOCKED, f"{blamed[what]} waits for it"
-    )
+    because = node.because or f"{blamed[what]} waits for it"
+    return replace(node, state=State.BLOCKED, because=because)
 
 
 _SUMS: Final = ("received", "received_per_s", "blocked_total_s")
@@ -211,6 +243,7 @@ _LATENCIES: Final = ("batch", "waited_ms", "end_to_end_ms")
 
 def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """One stage over all workers: sums of what is counted, the worst of what takes time."""
+    workers = tuple(workers)
     found = [worker["stages"][name] for worker in workers if name in worker["stages"]]
     outcomes: Counter[str] = Counter()
     for stage in found:
@@ -220,6 +253,7 @@ def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, An
         **{key: round(sum(stage[key] for stage in found), 2) for key in _SUMS},
         **{key: _worst(stage[key] for stage in found) for key in _LATENCIES},
         "outcomes": dict(outcomes),
+        "input": _input(workers, name),
         "blocked_by": blocked["blocked_by"] if blocked else "",
         "blocked_s": blocked["blocked_s"] if blocked else 0.0,
     }

@@ -48,6 +48,8 @@ class Reason(StrEnum):
     GAVE_UP = "gave_up"
     #: The sink was retired before it was delivered.
     SINK_RETIRED = "sink_retired"
+    #: As many deliveries waited for the sink as may, and this was one of the oldest.
+    BACKLOG_FULL = "backlog_full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from streams.commands.sink_deliveries import Deliveries
 from streams.commands.sink_redeliver import Redeliver
 from streams.commands.sink_retire import Retire
 from streams.commands.sinks import sinks
+from streams.commands.sinks_pause import Pause, Resume
 from streams.commands.status import status
 from streams.commands.topology import top, topology
 from streams.commands.workers import workers
@@ -28,8 +29,10 @@ __all__ = [
     "Deliveries",
     "Discard",
     "List",
+    "Pause",
     "Redeliver",
     "Replay",
+    "Resume",
     "Retire",
     "Show",
     "Tail",

@@ -60,7 +60,7 @@ def _commands(settings: Settings) -> Iterator[tuple[str, ...]]:
         yield ("XINFO", "CONSUMERS", stream, group)
         yield ("XGROUP", "CREATE", stream, group, "$", "MKSTREAM")
         yield ("XGROUP", "DELCONSUMER", stream, group, "x")
-    yield from (("XADD", ours, "*", "f", "v"), ("XTRIM", ours, "MINID", "=", "1-1"))
+    yield from (("XLEN", ours), ("XADD", ours, "*", "f", "v"), ("XTRIM", ours, "MINID", "=", "1-1"))
     yield from (("HGET", table, "f"), ("HMGET", table, "f"), ("HSET", table, "f", "v"))
     yield from (("HSETNX", table, "f", "v"), ("HDEL", table, "f"), ("HEXISTS", table, "f"))
     yield from (("HINCRBY", table, "f", "1"), ("HGETALL", table))

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Final
 
 from faust.types import TP
 
 from .entry import Entry
 
 __all__ = ["Ledger"]
+
+#: Entries of each partition that are enough for an agent that only tries whether it can go on.
+_HELD: Final = 50
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Ledger:
         self._full_above = capacity - read_size
         self._on_room = on_room
         self._partitions: dict[TP, _Partition] = {}
+        self._held: set[str] = set()
         self._epochs = count(1)
         self._changed = asyncio.Event()
 
@@ -132,7 +137,8 @@ class Ledger:
                 settled.setdefault(entry.tp, []).append(entry.id)
         for tp, ids in settled.items():
             remaining = len(self._partitions[tp].unsettled)
-            if remaining <= self._full_above < remaining + len(ids):
+            full_above = self._most_before_a_read(tp)
+            if remaining <= full_above < remaining + len(ids):
                 self._on_room()
         if settled:
             self._changed.set()
@@ -161,6 +167,16 @@ class Ledger:
             partition.unacknowledged.difference_update(ids)
             self._changed.set()
 
+    def hold(self, topic: str) -> None:
+        """Have little of `topic` in hand: its agent takes nothing for a while, and says when."""
+        self._held.add(topic)
+
+    def let_go(self, topic: str) -> None:
+        """Read `topic` as others are read."""
+        if topic in self._held:
+            self._held.remove(topic)
+            self._on_room()
+
     # -- Questions
 
     def has_room(self, tp: TP) -> bool:
@@ -169,13 +185,21 @@ class Ledger:
         return (
             partition is not None
             and not partition.closing
-            and len(partition.unsettled) <= self._full_above
+            and len(partition.unsettled) <= self._most_before_a_read(tp)
         )
+
+    def _most_before_a_read(self, tp: TP) -> int:
+        return min(self._full_above, _HELD) if tp.topic in self._held else self._full_above
 
     def unsettled(self, tp: TP) -> int:
         """Entries of `tp` in hand."""
         partition = self._partitions.get(tp)
         return len(partition.unsettled) if partition else 0
+
+    def unacknowledged(self, tp: TP) -> int:
+        """Entries of `tp` that are settled, and that Redis may still hold as pending."""
+        partition = self._partitions.get(tp)
+        return len(partition.unacknowledged) if partition else 0
 
     def total_unsettled(self) -> int:
         """Entries in hand over all partitions."""

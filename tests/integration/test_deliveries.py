@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 import redis.asyncio
 
-from agents.hooks import LogSink
 from agents.recorder import SinkRecord
 from streams.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status, Wanted
 from streams.meter import Clock
@@ -97,7 +96,7 @@ async def test_large_events_are_not_kept_and_long_errors_are_cut(
 async def test_without_redis_notes_are_kept_for_later_and_stay_few(
     client: redis.asyncio.Redis, unused_tcp_port: int
 ) -> None:
-    sink = SinkRecord(LogSink("billing"), keep=2, clock=Clock())
+    sink = SinkRecord("billing", keep=2, clock=Clock())
     event = sandbox_event()
 
     def note(number: int) -> None:
