@@ -24,7 +24,7 @@ import redis
 from benchmarks.mixes import Log
 from config.embedded import EphemeralServers
 from config.migrate import migrate
-from config.server_process import LOOPBACK
+from config.server_process import LOOPBACK, ServerProcess
 from tests.oracle import Entry, Row
 from tests.reconciliation import GROUP, PREFIX, SOURCE
 
@@ -81,6 +81,16 @@ class Arena:
     def database_url(self) -> str:
         """Where the contender's rows are."""
         return self.servers.database_url
+
+    @property
+    def redis_pid(self) -> int:
+        """The process id of Valkey."""
+        return _running(self.servers.redis)
+
+    @property
+    def postgres_pid(self) -> int:
+        """The process id of Postgres, whose backends are its children."""
+        return _running(self.servers.postgres)
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[Any]:
@@ -161,6 +171,12 @@ class Arena:
         with self.cursor() as cursor:
             cursor.execute("select id, status from sandboxes")
             return sum(expected[UUID(key)].status != status for key, status in cursor.fetchall())
+
+
+def _running(server: ServerProcess) -> int:
+    pid = server.running_pid()
+    assert pid is not None, f"{server.name} is gone"
+    return pid
 
 
 def _append(client: Any, entries: Iterable[Entry]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.arena import Arena
 from benchmarks.contenders import Contender, Run, run_once
+from benchmarks.cpu import Used
 from benchmarks.mixes import make_log
 from tests.oracle import replay
 
@@ -46,7 +47,11 @@ class Comparison:
         runs = self.runs[name]
         return Run(
             median(run.events_per_s for run in runs),
-            median(run.cpu_us_per_event for run in runs),
+            Used(
+                median(run.cpu_us.contender for run in runs),
+                median(run.cpu_us.postgres for run in runs),
+                median(run.cpu_us.redis for run in runs),
+            ),
             max(run.wrong_rows for run in runs),
         )
 

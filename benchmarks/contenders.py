@@ -12,6 +12,7 @@ import psutil
 
 from benchmarks import faststream_batch
 from benchmarks.arena import Arena
+from benchmarks.cpu import Used, used_s
 from benchmarks.mixes import Log
 from benchmarks.processes import BenchmarkError, Module, Reconciler
 from tests.oracle import Outcome
@@ -40,8 +41,8 @@ class Run:
     """What one run came to."""
 
     events_per_s: float
-    #: Of the contender's own process, in user and system mode.
-    cpu_us_per_event: float
+    #: Microseconds of processor time per event.
+    cpu_us: Used
     #: Rows whose status is not what the events, one after the other, come to.
     wrong_rows: int
 
@@ -80,21 +81,20 @@ def run_once(arena: Arena, contender: Contender, log: Log, expected: Outcome) ->
     process = contender.launch(arena, arena.new_directory(contender.name))
     try:
         begun_at = process.wait_ready()
-        cpu_before_s = _cpu_s(process.pid)
+        before = _used(arena, process.pid)
         try:
             ended_at = arena.wait_drained(topics=contender.topics, timeout_s=_TIMEOUT_S)
-            cpu_s = _cpu_s(process.pid) - cpu_before_s
+            used = _used(arena, process.pid) - before
         except (TimeoutError, psutil.Error) as exc:
             raise BenchmarkError(f"{contender.name}: {exc}: {process.tail()}") from exc
     finally:
         process.stop()
     return Run(
         events_per_s=len(log.entries) / (ended_at - begun_at),
-        cpu_us_per_event=cpu_s * 1e6 / len(log.entries),
+        cpu_us=used * 1e6 / len(log.entries),
         wrong_rows=arena.wrong_rows(expected.rows),
     )
 
 
-def _cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+def _used(arena: Arena, pid: int) -> Used:
+    return Used(used_s(pid), used_s(arena.postgres_pid), used_s(arena.redis_pid))

@@ -21,7 +21,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     table = _table(
         "Throughput, medians over the rounds",
         ("mix", "contender"),
-        ("events/s", *(_SHORT[name] for name in BASELINES), "CPU us", "wrong"),
+        ("events/s", *(_SHORT[name] for name in BASELINES), "own us", "pg us", "redis us", "wrong"),
     )
     for comparison in comparisons:
         for name in comparison.runs:
@@ -31,11 +31,11 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                 name,
                 f"{run.events_per_s:,.0f}",
                 *(_ratio(comparison.ratio(name, baseline)) for baseline in BASELINES),
-                f"{run.cpu_us_per_event:,.0f}",
+                *(f"{us:,.0f}" for us in (run.cpu_us.contender, run.cpu_us.postgres, run.cpu_us.redis)),
                 f"{run.wrong_rows:,}",
             )
         for name, why in comparison.absent.items():
-            table.add_row(comparison.mix, name, why, *[""] * (len(BASELINES) + 2))
+            table.add_row(comparison.mix, name, why, *[""] * (len(BASELINES) + 4))
         table.add_section()
     return table
 
