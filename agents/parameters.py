@@ -51,10 +51,9 @@ def started(reports: Sequence[Report], *, from_status: str) -> Mapping[str, Any]
 def failed(reports: Sequence[Report], *, from_statuses: Sequence[str]) -> Mapping[str, Any]:
     """For ``error.sql``; without an audit row to write, its columns are null."""
     events = [report.event for report in reports]
+    teams = [event.team_id for event in events]
     return _mark(reports) | {
-        "team_ids": _array(
-            [_NULL if event.team_id is None else event.team_id.hex for event in events]
-        ),
+        "team_ids": _array([_NULL if team is None else team.hex for team in teams]),
         "audit_ids": _array(
             [_audit_id(event) if event.audit_needed else _NULL for event in events]
         ),

@@ -15,9 +15,10 @@ from typing import Any
 import faust
 import structlog
 
-from agents.reconciler import Reconciler
+from agents.readings import Readings
+from agents.reconciler import Reconciler, among
 from streams.dead_letters import DeadLetter
-from streams.events import Bad, EntryId, Skip, SkipRule, read_event
+from streams.events import CapsuleEvent, Skip, SkipRule
 from streams.outcomes import Dead
 from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID
 from streams.transport import Entry, NotOwnedError, Record
@@ -32,9 +33,9 @@ class Route:
 
     name = "route"
 
-    def __init__(self, reconciler: Reconciler) -> None:
+    def __init__(self, reconciler: Reconciler, readings: Readings) -> None:
         self._reconciler = reconciler
-        self._payload_max_bytes = reconciler.settings.payload_max_bytes
+        self._readings = readings
         self._capsules = reconciler.outlet(self.name, reconciler.topics.capsules)
         self._stage = reconciler.stage(self.name)
         reconciler.app.agent(reconciler.topics.source, name=self.name)(self.run)
@@ -44,7 +45,7 @@ class Route:
         async for entries in stream:
             self._stage.receive(entries)
             with self._reconciler.working(entries) as ours:
-                if mine := [entry for entry in entries if entry in ours]:
+                if mine := among(entries, ours):
                     await self._route(mine)
 
     async def _route(self, entries: list[Entry]) -> None:
@@ -54,16 +55,15 @@ class Route:
         skipped: dict[SkipRule, list[Entry]] = {}
         for entry in entries:
             payload = entry.fields.get(PAYLOAD_FIELD)
-            source_id = EntryId.parse(entry.id)
-            event = read_event(source_id, payload, payload_max_bytes=self._payload_max_bytes)
-            if isinstance(event, Skip):
-                skipped.setdefault(event.rule, []).append(entry)
-            elif isinstance(event, Bad):
-                why = Dead.of_bad(event)
-                dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
-            else:
+            event = self._readings.read(entry.id, payload)
+            if isinstance(event, CapsuleEvent):
                 routed.append(entry)
                 records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
+            elif isinstance(event, Skip):
+                skipped.setdefault(event.rule, []).append(entry)
+            else:
+                why = Dead.of_bad(event)
+                dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
         for rule, of_rule in skipped.items():
             self._stage.skip(of_rule, rule)
         try:

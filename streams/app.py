@@ -21,6 +21,7 @@ from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
+from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.route import Route
 from config.embedded import resolve_embedded
@@ -180,9 +181,10 @@ def create_app(settings: Settings) -> ReconcilerApp:
     """Make the app: stages from the source to the sinks."""
     app = ReconcilerApp(settings, configure_logging(settings.log_level, settings.log_format))
     reconciler = app.reconciler
-    Route(reconciler)
+    readings = Readings(payload_max_bytes=settings.payload_max_bytes)
+    Route(reconciler, readings)
     verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
-    dispatch = Dispatch(reconciler, {verb.name: verb.lane for verb in verbs})
+    dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)
     for sink_settings in settings.sinks:

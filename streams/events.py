@@ -97,7 +97,7 @@ _VERBS = {verb.event_name: verb for verb in Verb}
 _FAILURE_COUNTS = frozenset({Verb.CREATE, Verb.RESUME})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it would take three times as long to make
 class CapsuleEvent:
     """A host's report that has an effect; texts that were absent are empty."""
 
@@ -105,10 +105,19 @@ class CapsuleEvent:
     verb: Verb
     succeeded: bool
     capsule_id: UUID
-    team_id: UUID | None
+    #: As it came; whose id it is, if anybody's, says :attr:`team_id`.
+    team: str
     timestamp: str
     metadata: Mapping[str, str]
     error: str
+
+    @property
+    def team_id(self) -> UUID | None:
+        """The team, where one was named rightly; most effects ask for none."""
+        try:
+            return parse_team_id(self.team) if self.team else None
+        except InvalidIdError:
+            return None
 
     @property
     def host_ip(self) -> str:
@@ -206,16 +215,7 @@ def _event(
     succeeded = outcome == "success"
     if not succeeded and verb not in _FAILURE_COUNTS:
         return Skip(SkipRule.NO_EFFECT)
-    return CapsuleEvent(
-        source_id, verb, succeeded, capsule_id, _team_or_none(team), timestamp, metadata, error
-    )
-
-
-def _team_or_none(text: str) -> UUID | None:
-    try:
-        return parse_team_id(text) if text else None
-    except InvalidIdError:
-        return None
+    return CapsuleEvent(source_id, verb, succeeded, capsule_id, team, timestamp, metadata, error)
 
 
 def _refuse_nul(error: str, metadata: Mapping[str, str]) -> None:

@@ -61,7 +61,7 @@ def test_each_verb_has_the_names_of_the_contract() -> None:
 
 def capsule_event(timestamp: str) -> CapsuleEvent:
     return CapsuleEvent(
-        *(EntryId(5, 1), Verb.PAUSE, True, CAPSULE, None, timestamp, {"a": "b"}, "")
+        *(EntryId(5, 1), Verb.PAUSE, True, CAPSULE, "", timestamp, {"a": "b"}, "")
     )
 
 
