@@ -25,6 +25,7 @@ from streams.ids import (
     parse_capsule_id,
     parse_team_id,
 )
+from streams.plain_payload import read_plain
 from streams.strict_json import (
     MalformedError,
     dotted,
@@ -42,7 +43,12 @@ HookType = Literal["created", "paused", "resumed", "destroyed"]
 _UINT64_MAX = 2**64 - 1
 _INT64_MAX = 2**63 - 1  # Postgres has no unsigned integers to keep a source id in.
 
+_ZERO = ord("0")
 _ENTRY_ID = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})")
+
+
+def _is_plain(digits: bytes) -> bool:
+    return digits.isdigit() and len(digits) < 20 and (digits[0] != _ZERO or digits == b"0")
 
 
 class EntryId(NamedTuple):
@@ -54,8 +60,13 @@ class EntryId(NamedTuple):
     @classmethod
     def parse(cls, text: bytes | str) -> EntryId:
         """Read ``ms-seq`` as Redis writes it; raises ValueError for anything else."""
-        decoded = text.decode("ascii", "replace") if isinstance(text, bytes) else text
-        match = _ENTRY_ID.fullmatch(decoded)
+        if isinstance(text, bytes):
+            # Nearly all ids, without the pattern: up to 19 digits are below 2**64 in any case.
+            ms, _, seq = text.partition(b"-")
+            if _is_plain(ms) and _is_plain(seq):
+                return cls(int(ms), int(seq))
+            text = text.decode("ascii", "replace")
+        match = _ENTRY_ID.fullmatch(text)
         if match is not None:
             entry_id = cls(int(match[1]), int(match[2]))
             if max(entry_id) <= _UINT64_MAX:
@@ -178,6 +189,18 @@ def read_event(
     if len(payload) > payload_max_bytes:
         return Bad("payload", excerpt(payload), f"{len(payload)} bytes, over {payload_max_bytes}")
     try:
+        if (plain := read_plain(payload)) is not None:
+            return _judge(
+                source_id,
+                name=plain.event,
+                outcome=plain.outcome,
+                timestamp=plain.timestamp,
+                team=plain.team_id,
+                error=plain.error_text,
+                actor_type=plain.actor.type,
+                resource_id=plain.resource.id,
+                metadata=plain.metadata,
+            )
         # JSON has no other way to write a NUL than an escape.
         return _event(source_id, parse_object(payload), may_hold_nul=b"\\" in payload)
     except MalformedError as malformed:
@@ -202,7 +225,32 @@ def _event(
     metadata = text_map_field(fields, "metadata")
     if may_hold_nul:
         _refuse_nul(error, metadata)
+    return _judge(
+        source_id,
+        name=name,
+        outcome=outcome,
+        timestamp=timestamp,
+        team=team,
+        error=error,
+        actor_type=actor_type,
+        resource_id=resource_id,
+        metadata=metadata,
+    )
 
+
+def _judge(
+    source_id: EntryId,
+    *,
+    name: str,
+    outcome: str,
+    timestamp: str,
+    team: str,
+    error: str,
+    actor_type: str,
+    resource_id: str,
+    metadata: Mapping[str, str],
+) -> CapsuleEvent | Skip:
+    """Apply the rules to fields that are all of their types."""
     verb = _VERBS.get(name)
     if verb is None:
         return Skip(SkipRule.OTHER_EVENT)

@@ -11,7 +11,7 @@ only the caller knows whether twice is harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
@@ -33,16 +33,12 @@ from .fleet import Holding
 from .layout import StreamLayout, partition_of
 from .lua import script
 from .options import CONFIG_KEY, StreamConfig, TransportOptions
-from .portions import Record, portions
+from .portions import Portion, Record, portions
 from .registry import TopicRegistry
 
 __all__ = ["Producer", "Record"]
 
 log = structlog.get_logger(__name__)
-
-
-#: In place of a partition that must be held.
-_NOT_HELD = Holding(b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,12 @@ class Producer(FaustProducer):
         Raises:
             TransportError: some of them may be in the stream, and some not.
         """
-        return await self._append_all(topic, records, _NOT_HELD)
+        await self._registry.look_up(topic)
+        ids: list[bytes] = []
+        for portion in self._portions(topic, records):
+            answer = await self._append_portion(topic, portion, partition=b"", token=b"")
+            ids += portion.in_order(answer)
+        return ids
 
     async def send_while(self, holding: Holding, topic: str, records: Sequence[Record]) -> None:
         """Send `records`, but nothing in the name of a worker that reads the partition no more.
@@ -112,26 +113,36 @@ class Producer(FaustProducer):
             NotOwnedError: another worker reads it; some of them may have been sent before.
             TransportError: some of them may be in the stream, and some not.
         """
-        await self._append_all(topic, records, holding)
-
-    async def _append_all(
-        self, topic: str, records: Sequence[Record], holding: Holding
-    ) -> list[bytes]:
-        if not records:
-            return []
         await self._registry.look_up(topic)
-        streams = [stream.key for stream in self._layout.streams(topic)]
-        keys = [holding.owners_key or streams[0], *streams]
-        ids: list[bytes] = []
-        for portion in portions(records, partition=partial(self._partition, topic)):
-            with broker_errors("append"):
-                appended = await self._append(
-                    keys=keys, args=[holding.partition, holding.token, *portion.arguments()]
-                )
-            if appended is None:
+        for portion in self._portions(topic, records):
+            answer = await self._append_portion(
+                topic,
+                portion,
+                owners_key=holding.owners_key,
+                partition=holding.partition,
+                token=holding.token,
+            )
+            if answer is None:
                 raise NotOwnedError(f"{holding.partition.decode()} is another worker's")
-            ids += portion.in_order(appended)
-        return ids
+
+    def _portions(self, topic: str, records: Sequence[Record]) -> Iterator[Portion]:
+        return portions(records, partition=partial(self._partition, topic))
+
+    async def _append_portion(
+        self,
+        topic: str,
+        portion: Portion,
+        *,
+        partition: bytes,
+        token: bytes,
+        owners_key: bytes | None = None,
+    ) -> Any:
+        keys = [stream.key for stream in self._layout.streams(topic)]
+        with broker_errors("append"):
+            return await self._append(
+                keys=[owners_key or keys[0], *keys],
+                args=[partition, token, *portion.arguments()],
+            )
 
     @cached_property
     def _append(self) -> AsyncScript:
