@@ -10,6 +10,8 @@ effects are marked with the source id.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 import faust
@@ -28,8 +30,23 @@ __all__ = ["Route"]
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Judged:
+    """A batch of entries and what follows from each."""
+
+    entries: list[Entry]
+    routed: list[Entry] = field(default_factory=list)
+    #: Of what is routed, in the same order.
+    records: list[Record] = field(default_factory=list)
+    dead: list[tuple[Entry, DeadLetter]] = field(default_factory=list)
+    skipped: dict[SkipRule, list[Entry]] = field(default_factory=dict)
+
+
 class Route:
-    """The agent ``route``."""
+    """The agent ``route``.
+
+    While one batch is on its way to Redis the next one is read; it is sent when that has arrived.
+    """
 
     name = "route"
 
@@ -42,39 +59,61 @@ class Route:
 
     async def run(self, stream: faust.StreamT[Any]) -> None:
         """Route batch after batch."""
-        async for entries in stream:
-            self._stage.receive(entries)
-            with self._reconciler.working(entries) as ours:
-                if mine := among(entries, ours):
-                    await self._route(mine)
+        async with asyncio.TaskGroup() as group:
+            sending: asyncio.Task[None] | None = None
+            try:
+                async for entries in stream:
+                    self._stage.receive(entries)
+                    judged = self._judge(entries)
+                    if sending is not None:
+                        await sending
+                    sending = group.create_task(self._route(judged), name=self.name)
+            finally:
+                if sending is not None:
+                    sending.cancel()
 
-    async def _route(self, entries: list[Entry]) -> None:
-        routed: list[Entry] = []
-        records: list[Record] = []
-        dead: list[tuple[Entry, DeadLetter]] = []
-        skipped: dict[SkipRule, list[Entry]] = {}
+    def _judge(self, entries: list[Entry]) -> _Judged:
+        judged = _Judged(entries)
         for entry in entries:
             payload = entry.fields.get(PAYLOAD_FIELD)
             event = self._readings.read(entry.id, payload)
             if isinstance(event, CapsuleEvent):
-                routed.append(entry)
-                records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
+                judged.routed.append(entry)
+                judged.records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
             elif isinstance(event, Skip):
-                skipped.setdefault(event.rule, []).append(entry)
+                judged.skipped.setdefault(event.rule, []).append(entry)
             else:
                 why = Dead.of_bad(event)
-                dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
-        for rule, of_rule in skipped.items():
+                judged.dead.append((entry, DeadLetter.of_source(entry, self.name, why)))
+        return judged
+
+    async def _route(self, judged: _Judged) -> None:
+        try:
+            with self._reconciler.working(judged.entries) as ours:
+                mine = among(judged.entries, ours)
+                if mine is not judged.entries:
+                    judged = self._judge(mine)
+                if mine:
+                    await self._send(judged)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The group would take it for an end like any other, and go on past these entries.
+            raise RuntimeError("cancelled by nobody") from None
+
+    async def _send(self, judged: _Judged) -> None:
+        for rule, of_rule in judged.skipped.items():
             self._stage.skip(of_rule, rule)
         try:
-            holding = self._reconciler.consumer.holding(entries[0].tp)
-            await self._capsules.send(records, holding=holding)
+            holding = self._reconciler.consumer.holding(judged.entries[0].tp)
+            await self._capsules.send(judged.records, holding=holding)
         except NotOwnedError as exc:
             # Its successor has them; what is appended now would come behind newer ones.
             log.warning("not routed", action="not_owned", stage=self.name, error=str(exc))
             return
-        self._stage.done(routed)
-        await self._stage.dead(dead)
+        self._stage.done(judged.routed)
+        await self._stage.dead(judged.dead)
 
 
 def _headers(entry: Entry) -> dict[str, bytes]:
