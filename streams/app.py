@@ -78,6 +78,8 @@ class ReconcilerApp(faust.App):
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
+            # What waits for an agent waits in the transport, which makes few large batches of it.
+            stream_buffer_maxsize=1,
             web_enabled=settings.web_port > 0,
             web_bind=settings.web_bind,
             web_port=settings.web_port or 6066,
