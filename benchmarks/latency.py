@@ -22,7 +22,7 @@ from benchmarks.processes import BenchmarkError, Module, Reconciler
 
 __all__ = ["RATES", "Latency", "Paced", "measure_latency"]
 
-RATES: Final = (100, 1_000)
+RATES: Final = (100, 1_000, 5_000)
 _DRAIN_TIMEOUT_S: Final = 60.0
 _SETTLE_S: Final = 1.0
 _IDLE_S: Final = 5.0
@@ -149,4 +149,3 @@ def _measure_paced(arena: Arena, worker: Reconciler, part: Sequence[int]) -> Pac
 def _percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of all are not above."""
     return ordered[ceil(len(ordered) * share) - 1]
-
