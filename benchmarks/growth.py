@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import md5
 from statistics import median
@@ -43,6 +43,8 @@ class Sizes:
     capsules: int = 20_000
     partitions: int = 16
     workers: int = 1
+    #: Publish when the workers are there, in place of before.
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,15 @@ def measure_growth(
     """Measure the cost at each size of each thing."""
     found = []
     for what, sizes in how_far.items():
-        backlog = {"backlog": _BACKLOG_OF_FLEETS} if what == "workers" else {}
+        base = Sizes(backlog=_BACKLOG_OF_FLEETS, live=True) if what == "workers" else Sizes()
         costs: dict[int, list[Cost]] = {size: [] for size in sizes}
         for number in range(rounds):
             for size in sizes:
                 if number and size >= 1_000_000:
                     continue  # long enough not to need another round
                 say(f"{what} {size:,}, round {number + 1} of {rounds}")
-                costs[size].append(_measure(arena, Sizes(**(backlog | {what: size})), seed))
+                grown: dict[str, Any] = {what: size}
+                costs[size].append(_measure(arena, replace(base, **grown), seed))
         found.append(Growth(what, {size: _middle(runs) for size, runs in costs.items()}))
     return found
 
@@ -126,8 +129,7 @@ def _middle(runs: list[Cost]) -> Cost:
 def _measure(arena: Arena, sizes: Sizes, seed: int) -> Cost:
     arena.fill(sizes.capsules)
     payloads = list(_payloads(sizes, seed))
-    alone = sizes.workers == 1
-    if alone:
+    if not sizes.live:
         arena.publish_many(payloads, sizes.backlog)
     with ExitStack() as stack:
         fleet = []
@@ -140,10 +142,10 @@ def _measure(arena: Arena, sizes: Sizes, seed: int) -> Cost:
             stack.callback(worker.stop)
             fleet.append(worker)
         begun_at = max(worker.wait_ready() for worker in fleet)
-        if not alone:
+        if sizes.live:
             _wait_shared(arena, sizes.workers)
         before = _used(arena, fleet)
-        if not alone:
+        if sizes.live:
             begun_at = time.time()
             arena.publish_many(payloads, sizes.backlog)
         try:
