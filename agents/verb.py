@@ -87,7 +87,9 @@ class VerbAgent:
         self._stage.receive(reports)
         self._stage.trace.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
-            mine = [report for report in reports if report.entry in ours]
+            mine = reports
+            if len(ours) < len(reports):
+                mine = [report for report in reports if report.entry in ours]
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
@@ -119,8 +121,9 @@ class VerbAgent:
     async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
         fresh, changed = row[0], row[1]
         homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
-        done = [report for report in reports if report.event.capsule_id not in homeless]
+        done = reports
         if homeless:
+            done = [report for report in reports if report.event.capsule_id not in homeless]
             without = [report for report in reports if report.event.capsule_id in homeless]
             await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
         log.debug(

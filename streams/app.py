@@ -23,6 +23,7 @@ from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.pause_watch import PauseWatch
+from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.recorder import Recorder
 from agents.route import Route
@@ -87,6 +88,8 @@ class ReconcilerApp(faust.App):
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
+            # What waits for an agent waits in the transport, which makes few large batches of it.
+            stream_buffer_maxsize=1,
             web_enabled=settings.web_port > 0,
             web_bind=settings.web_bind,
             web_port=settings.web_port or 6066,
@@ -190,9 +193,10 @@ def create_app(settings: Settings) -> ReconcilerApp:
     """Make the app: stages from the source to the sinks."""
     app = ReconcilerApp(settings, configure_logging(settings.log_level, settings.log_format))
     reconciler = app.reconciler
-    Route(reconciler)
+    readings = Readings(payload_max_bytes=settings.payload_max_bytes)
+    Route(reconciler, readings)
     verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
-    dispatch = Dispatch(reconciler, {verb.name: verb.lane for verb in verbs})
+    dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)
     for sink_settings in settings.sinks:
