@@ -33,6 +33,16 @@ class Idempotent(FaultyReceiver):
         return await super()._take(request)
 
 
+class Slow(Receiver):
+    """A receiver that takes its time, and takes nothing from whoever died meanwhile."""
+
+    async def _take(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(0.03)
+        if request.transport is None or request.transport.is_closing():
+            return web.Response(status=503)
+        return await super()._take(request)
+
+
 def sinks(receivers: Mapping[str, Receiver], **more: object) -> dict[str, str]:
     """The setting that has a worker deliver to all of these."""
     given = [
@@ -107,7 +117,7 @@ async def test_no_delivery_is_missing_at_any_sink_after_twenty_kills(
     expected = replay(log.rows, log.entries)
     total = 3 * sum(map(len, expected.deliveries.values()))
     ground.load(log.rows)
-    async with Receiver() as one, Receiver() as two, Receiver() as three:
+    async with Slow() as one, Slow() as two, Slow() as three:
         receivers = {"one": one, "two": two, "three": three}
         # Slow enough that there is something left to be killed in.
         settings = ground.settings(**sinks(receivers, rate_limit_per_s=400), **SMALL)
