@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 import structlog
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker
+from circuitbreaker import CircuitBreaker
 
+from agents.retry_schedule import PAUSE_MAX_S
 from streams.errors import DeliveryError, DeliveryRefusedError
 from streams.sink_meter import SinkMeter
 
@@ -37,7 +38,7 @@ class Breaker:
 
     Arguments:
         failures: so many in a row open it.
-        pause_s: how long it is open before it is probed.
+        pause_s: how long it is open before it is probed; longer, if the sink asks for it.
     """
 
     def __init__(self, meter: SinkMeter, *, failures: int, pause_s: float) -> None:
@@ -63,7 +64,7 @@ class Breaker:
         """Return the right to make one attempt; None: it has to wait."""
         if self._circuit.closed:
             return Permit(is_probe=False)
-        if self._circuit.state != STATE_HALF_OPEN or self._probing:
+        if self._probing or self._is_to_be_left_alone():
             return None
         self._probing = True
         self._look()
@@ -102,9 +103,12 @@ class Breaker:
             open_for_s=round(self._meter.breaker_open_s(), 1),
         )
         self._meter.close_breaker()
+        self._probe_at = 0.0
 
     def _opened(self, failure: DeliveryError) -> None:
-        self._probe_at = monotonic() + self._pause_s
+        # No sooner than it asked for, if it did.
+        asked_s = min(failure.retry_after_s or 0.0, PAUSE_MAX_S)
+        self._probe_at = max(self._probe_at, monotonic() + max(self._pause_s, asked_s))
         if self._meter.breaker_is_open:
             return
         self._meter.open_breaker()
@@ -117,12 +121,17 @@ class Breaker:
             error=failure.reason,
         )
 
+    def _is_to_be_left_alone(self) -> bool:
+        if self._circuit.closed:
+            return False
+        return bool(self._circuit.opened) or monotonic() < self._probe_at
+
     def _look(self) -> None:
         """Let them go who wait, if one of them may; look again when the pause is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._circuit.opened:
+        if self._is_to_be_left_alone():
             self._passable.clear()
             # Timers may ring a little early.
             wait_s = max(self._probe_at - monotonic(), 0.001)

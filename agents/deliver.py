@@ -95,6 +95,8 @@ class Deliver:
         self._record = reconciler.recorder.of(sink.name)
         self._order: KeyedOrder[Delivery] = KeyedOrder(lambda delivery: delivery.order_key)
         self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        #: Events that the sink does not want wait for nobody who waits at the gate.
+        self._unwanted: asyncio.Queue[Delivery] = asyncio.Queue()
         target = f"sink.{sink.name}"
         reconciler.wiring.sinks.add(target)
         self._flow = reconciler.wiring.connect(self.name, target)
@@ -104,12 +106,15 @@ class Deliver:
         """Deliver until the worker stops."""
         async with asyncio.TaskGroup() as group:
             couriers = [
-                group.create_task(self._deliver_ready(), name=f"{self.name}-{n}")
+                group.create_task(self._deliver_from(self._ready), name=f"{self.name}-{n}")
                 for n in range(self._concurrency)
             ]
+            name = f"{self.name}-unwanted"
+            couriers.append(group.create_task(self._deliver_from(self._unwanted), name=name))
             try:
                 async for entries in stream:
                     self._stage.receive(entries)
+                    self._stage.trace.receive(entries)
                     await self._take_in(entries)
             finally:
                 for courier in couriers:
@@ -150,7 +155,9 @@ class Deliver:
 
     def _make_ready(self, delivery: Delivery) -> None:
         """Have it attempted when it is due: at once, unless another worker has tried already."""
-        if not delivery.is_ended:
+        if not self._wants(delivery.event):
+            self._unwanted.put_nowait(delivery)
+        elif not delivery.is_ended:
             self._after(delivery.attempts.wait_s(), delivery)
 
     def _after(self, pause_s: float, delivery: Delivery) -> None:
@@ -160,9 +167,9 @@ class Deliver:
         else:
             self._ready.put_nowait(delivery)
 
-    async def _deliver_ready(self) -> None:
+    async def _deliver_from(self, queue: asyncio.Queue[Delivery]) -> None:
         while True:
-            delivery = await self._ready.get()
+            delivery = await queue.get()
             permit = await self._gate.enter() if self._wants(delivery.event) else None
             if self._reconciler.is_leaving:
                 return
@@ -172,8 +179,12 @@ class Deliver:
                     delivery.is_tried = True
                     pause_s = await self._deliver(delivery, permit)
                     delivery.is_tried = False
-                elif permit is not None:
-                    self._gate.give_back(permit)
+                else:
+                    if permit is not None:
+                        self._gate.give_back(permit)
+                    if not ours:
+                        self._stage.meter.unblock()
+                        self._stage.trace.end([delivery], "left")
             if pause_s is not None:
                 self._after(pause_s, delivery)
             elif not delivery.is_ended:
@@ -213,13 +224,15 @@ class Deliver:
         attempts = delivery.attempts
         attempts.count += 1
         began = time.monotonic()
-        failure = await self._attempt(delivery.event)
+        with self._stage.trace.attempt(delivery):
+            failure = await self._attempt(delivery.event)
         took_s = time.monotonic() - began
         if permit is not None:
             self._gate.ended(permit, failure)
         if failure is None:
             self._flow.entries += 1
-            self._stage.meter.unblock()
+            if permit is not None:
+                self._stage.meter.unblock()
             self._stage.done([delivery.entry], source_ms=[delivery.source_ms])
             self._note(delivery, Status.DELIVERED, took_s)
             if attempts.count > 1:
@@ -230,7 +243,11 @@ class Deliver:
         now_s = time.time()
         pause_s = self._pause_s(attempts.count, failure.retry_after_s)
         attempts.failed(failure.reason, pause_s=pause_s, now_s=now_s)
+        self._stage.trace.attempt_failed(
+            delivery, error=failure.reason, attempts=attempts.count, pause_s=pause_s
+        )
         if isinstance(failure, DeliveryRefusedError):
+            self._stage.meter.unblock()
             await self._give_up(delivery, Reason.REFUSED_BY_SINK)
             self._note(delivery, Status.DEAD, took_s)
             return None

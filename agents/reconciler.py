@@ -18,7 +18,14 @@ from streams.topics import Topics
 from streams.topology import Outlet, Statement, Wiring
 from streams.transport import Consumer, Entry, StreamLayout, Transport
 
-__all__ = ["Reconciler"]
+__all__ = ["Reconciler", "among"]
+
+
+def among(entries: list[Entry], ours: frozenset[Entry]) -> list[Entry]:
+    """Those of `entries` that are in `ours`, in order; all of them, as a rule."""
+    if len(ours) == len(entries):
+        return entries
+    return [entry for entry in entries if entry in ours]
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from streams.events import SkipRule
 from streams.outcomes import Outcome
 from streams.retry import until_done
 from streams.topology import Outlet
+from streams.tracing import Traced
 from streams.transport import Entry
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Stage:
         self._clock = reconciler.wiring.meter.clock
         self._reconciler = reconciler
         self._letters = letters
+        #: What is said of single entries.
+        self.trace = reconciler.wiring.tracing.stage(name)
 
     def receive(self, entries: Sequence[object]) -> None:
         """A batch came; no outcome yet."""
@@ -100,28 +103,37 @@ class Stage:
         )
 
     async def insist(
-        self, attempt: Callable[[], Awaitable[T]], *, give_up_on: tuple[type[Exception], ...]
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        give_up_on: tuple[type[Exception], ...],
+        of: Sequence[Traced] = (),
     ) -> T:
-        """Repeat `attempt` until it returns; raise only what is in `give_up_on`.
+        """Repeat `attempt`, a statement for `of`, until it returns; raise only `give_up_on`.
 
         What the stage has in hand stays pending meanwhile, and what comes behind it waits.
         """
-        result = await until_done(
-            attempt,
-            stage=self.name,
-            give_up_on=give_up_on,
-            on_retry=self._put_off,
-        )
+        with self.trace.statement(of):
+            result = await until_done(
+                attempt,
+                stage=self.name,
+                give_up_on=give_up_on,
+                on_retry=self._put_off,
+            )
         self.meter.unblock()
         return result
 
     def _put_off(self, exc: BaseException | None) -> None:
-        self.meter.block("postgres" if isinstance(exc, DatabaseError) else "redis")
+        by = "postgres" if isinstance(exc, DatabaseError) else "redis"
+        self.meter.block(by)
+        self.trace.failed(by, exc)
         self.meter.end(Outcome.RETRY, 1)
 
     def _end(self, entries: Sequence[Entry], outcome: Outcome, detail: str = "") -> None:
         if entries:
             self._reconciler.consumer.settle(entries)
             self.meter.end(outcome, len(entries), detail)
+            error = detail if outcome is Outcome.DEAD else ""
+            self.trace.end(entries, outcome.value, error=error)
             since = self._clock.since()
             self.meter.waited.add_sample(entries, lambda entry: since(entry.timestamp_s * 1000))

@@ -85,8 +85,11 @@ class VerbAgent:
             if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
                 return
         self._stage.receive(reports)
+        self._stage.trace.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
-            mine = [report for report in reports if report.entry in ours]
+            mine = reports
+            if len(ours) < len(reports):
+                mine = [report for report in reports if report.entry in ours]
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
@@ -94,6 +97,7 @@ class VerbAgent:
                     [report.entry for report in applied],
                     source_ms=[report.event.source_id.ms for report in applied],
                 )
+        self._stage.trace.end(reports, "left")
         if self._release is not None:
             await self._release(reports)
 
@@ -102,7 +106,9 @@ class VerbAgent:
         parameters = self._parameters(reports)
         try:
             row = await self._stage.insist(
-                lambda: self._statement.run(parameters), give_up_on=(DatabaseRejectedError,)
+                lambda: self._statement.run(parameters),
+                give_up_on=(DatabaseRejectedError,),
+                of=reports,
             )
         except DatabaseRejectedError as exc:
             if len(reports) == 1:
@@ -115,8 +121,9 @@ class VerbAgent:
     async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
         fresh, changed = row[0], row[1]
         homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
-        done = [report for report in reports if report.event.capsule_id not in homeless]
+        done = reports
         if homeless:
+            done = [report for report in reports if report.event.capsule_id not in homeless]
             without = [report for report in reports if report.event.capsule_id in homeless]
             await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
         log.debug(
@@ -147,6 +154,7 @@ class VerbAgent:
             )
             for report in reports
         ]
+        self._stage.trace.carry(reports, records)
         for outlet, cap in self._hooks:
             await outlet.send(records)
             cap.note_sent(len(records))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,6 +157,8 @@ class Settings(BaseSettings):
     """Address that the web server listens on."""
     web_token: SecretStr = SecretStr("")
     """Who has it may replay and discard on the page `/topology`; empty: it is read-only."""
+    traces: Literal["off", "otlp"] = "off"
+    """`otlp`: send traces, as `OTEL_*` variables say; needs the extra `otel` (docs/traces.md)."""
     ready_file: str = Field(default="", pattern=r"^[^\x00]{0,4096}$")
     """A file that the worker touches once a second while it is ready; empty: none."""
     sinks: tuple[SinkSettings, ...] = ()
@@ -250,6 +253,13 @@ class Settings(BaseSettings):
             raise ValueError("expected at least 16 printable ASCII characters")
         return value
 
+    @field_validator("traces")
+    @classmethod
+    def _traces_can_be_made(cls, value: str) -> str:
+        if value == "otlp" and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+            raise ValueError("expected 'off' where the extra 'otel' is not installed")
+        return value
+
     @field_validator("sinks")
     @classmethod
     def _names_differ(cls, sinks: tuple[SinkSettings, ...]) -> tuple[SinkSettings, ...]:
@@ -258,6 +268,13 @@ class Settings(BaseSettings):
         if twice:
             raise ValueError(f"expected different names, but twice: {', '.join(twice)}")
         return sinks
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even what it is in
+        return False
 
 
 class _EnvironmentSource(PydanticBaseSettingsSource):

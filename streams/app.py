@@ -10,7 +10,7 @@ import asyncio
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.tables import TableManager
@@ -23,6 +23,7 @@ from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.pause_watch import PauseWatch
+from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.recorder import Recorder
 from agents.route import Route
@@ -33,13 +34,16 @@ from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
 from streams.chores import make_housekeeping
 from streams.figures import Figures
+from streams.health import Health
 from streams.inputs import Inputs
 from streams.journal import PostgresJournal
 from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
+from streams.soundings import Soundings
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring, topology_of
+from streams.tracing import make_tracing
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
 from streams.transport.connection import connect
 from streams.watchdog import EndingSupervisor, Watchdog
@@ -47,6 +51,8 @@ from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
 
 __all__ = ["ReconcilerApp", "app", "create_app"]
+
+VERSION: Final = version("capsule-reconciler")
 
 
 class _NoTables(TableManager):
@@ -82,13 +88,17 @@ class ReconcilerApp(faust.App):
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
+            # What waits for an agent waits in the transport, which makes few large batches of it.
+            stream_buffer_maxsize=1,
             web_enabled=settings.web_port > 0,
             web_bind=settings.web_bind,
             web_port=settings.web_port or 6066,
             web_application_options=WEB_OPTIONS,
             worker_redirect_stdouts=False,
         )
-        wiring = Wiring()
+        wiring = Wiring(
+            tracing=make_tracing(settings.traces, group=settings.app_id, version=VERSION)
+        )
         self.reconciler = Reconciler(
             app=self,
             settings=settings,
@@ -131,27 +141,10 @@ class ReconcilerApp(faust.App):
         assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
         return str(transport.worker_name)
 
-    @property
-    def not_ready(self) -> str:
-        """Why this worker does not do its work; empty if it does, or would if there were any."""
-        if self.should_stop:
-            return "it is stopping"
-        if not self.reconciler.consumer.is_member:
-            return "it is no working member of the fleet: Redis does not answer in time"
-        if not self.reconciler.postgres.is_answering:
-            return "Postgres does not answer"
-        if self.watchdog.stalled:
-            return f"it makes no progress with {self.watchdog.stalled}"
-        return ""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether this worker does its work, or would if there were any."""
-        return not self.not_ready
-
     async def on_start(self) -> None:
         """Call when the app starts, before its agents do."""
         await super().on_start()
+        self.reconciler.wiring.tracing.open(worker=self.worker_name)
         await self.reconciler.postgres.open()
         await asyncio.gather(*(delivery.sink.open() for delivery in self.deliveries))
 
@@ -178,6 +171,7 @@ class ReconcilerApp(faust.App):
         await self.reconciler.recorder.finish()
         await asyncio.gather(*(delivery.sink.close() for delivery in self.deliveries))
         await self.reconciler.postgres.close()
+        await asyncio.to_thread(self.reconciler.wiring.tracing.close)
 
 
 def _transport_options(settings: Settings, journal: Journal) -> TransportOptions:
@@ -199,9 +193,10 @@ def create_app(settings: Settings) -> ReconcilerApp:
     """Make the app: stages from the source to the sinks."""
     app = ReconcilerApp(settings, configure_logging(settings.log_level, settings.log_format))
     reconciler = app.reconciler
-    Route(reconciler)
+    readings = Readings(payload_max_bytes=settings.payload_max_bytes)
+    Route(reconciler, readings)
     verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
-    dispatch = Dispatch(reconciler, {verb.name: verb.lane for verb in verbs})
+    dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)
     for sink_settings in settings.sinks:
@@ -220,25 +215,27 @@ def create_app(settings: Settings) -> ReconcilerApp:
         lanes=lanes,
         prefetch_entries=settings.prefetch_entries,
     )
-    app_version = version("capsule-reconciler")
+    soundings = Soundings(app)
+    health = Health(app, soundings, lanes=lanes)
+    app.task(soundings.keep)
     figures = Figures(
         reconciler.layout,
         reconciler.wiring.meter,
         worker=app.worker_name,
-        version=app_version,
+        version=VERSION,
         lanes=lanes,
         inputs=app.inputs,
-        ready=lambda: app.not_ready,
+        health=lambda: health.known().as_told(),
     )
     app.task(figures.tell)
     app.task(reconciler.recorder.keep)
     app.task(BacklogWatch(reconciler, app.deliveries).watch)
     app.task(PauseWatch(reconciler, app.deliveries).watch)
-    serve_operations(app, version=app_version, lanes=lanes)
-    add_page(app)
+    serve_operations(app, health, version=VERSION, lanes=lanes)
+    add_page(app, figures, health)
     app.task(make_housekeeping(app).keep)
     if settings.ready_file:
-        app.task(ReadyFile(Path(settings.ready_file), lambda: app.is_ready).keep)
+        app.task(ReadyFile(Path(settings.ready_file), lambda: health.known().is_ready).keep)
     return app
 
 

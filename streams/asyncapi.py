@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 from streams.dead_letters import LETTER, DeadLetter
 from streams.events import HookType, Verb
 from streams.outcomes import Reason
-from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID, key_prefix
+from streams.topics import (
+    PAYLOAD_FIELD,
+    REPLAY_FIELD,
+    REPLAY_OF,
+    SOURCE_ID,
+    TRACE_PARENT,
+    TRACE_STATE,
+    key_prefix,
+)
 from streams.topology import Kind, topology_of
 
 if TYPE_CHECKING:
@@ -96,7 +104,10 @@ def _channels(app: ReconcilerApp) -> dict[str, Any]:
             "title": "The producer's stream",
             "description": "Written, and trimmed at about 10,000 entries, by the control plane.",
             "messages": {"event": {"$ref": "#/components/messages/event"}},
-            "x-redis-fields": {PAYLOAD_FIELD.decode(): "payload", REPLAY_FIELD.decode(): "header"},
+            "x-redis-fields": {
+                PAYLOAD_FIELD.decode(): "payload",
+                **dict.fromkeys((REPLAY_FIELD.decode(), TRACE_PARENT, TRACE_STATE), "header"),
+            },
         }
     }
     messages = {
@@ -158,24 +169,31 @@ def _messages() -> dict[str, Any]:
 
     source_id = {"$ref": "#/components/schemas/entryId"}
     replay_of = {"type": "string", "description": "The dead letter that it is a replay of."}
+    traced = {
+        TRACE_PARENT: {
+            "type": "string",
+            "description": "W3C Trace Context; empty or absent: it is not traced.",
+        },
+        TRACE_STATE: {"type": "string"},
+    }
     example_headers = {SOURCE_ID: _EXAMPLE_ENTRY}
     return {
         "event": message(
             "A host's report, or another event of the control plane",
             "event",
-            {REPLAY_FIELD.decode(): replay_of},
+            {REPLAY_FIELD.decode(): replay_of, **traced},
             examples=[{"name": "created", "payload": _EXAMPLE_EVENT}],
         ),
         "routedEvent": message(
             "A report that has an effect: the payload as it came",
             "event",
-            {SOURCE_ID: source_id, REPLAY_OF: replay_of},
+            {SOURCE_ID: source_id, REPLAY_OF: replay_of, **traced},
             examples=[{"name": "created", "headers": example_headers, "payload": _EXAMPLE_EVENT}],
         ),
         "delivery": message(
             "What a hook sink is told",
             "sandboxEvent",
-            {SOURCE_ID: source_id, REPLAY_OF: replay_of},
+            {SOURCE_ID: source_id, REPLAY_OF: replay_of, **traced},
             examples=[
                 {"name": "created", "headers": example_headers, "payload": _EXAMPLE_DELIVERY}
             ],
@@ -241,7 +259,7 @@ def _event_schema() -> dict[str, Any]:
             "metadata": {
                 "type": ["object", "null"],
                 "propertyNames": {"pattern": _NO_NUL},
-                "additionalProperties": {"type": "string", "pattern": _NO_NUL},
+                "additionalProperties": no_nul,
             },
             "error": no_nul,
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import faust
@@ -44,7 +44,7 @@ class Figures:
         worker: its name.
         lanes: how many reports wait in each lane.
         inputs: what each stage has to do.
-        ready: why this worker is not ready, or nothing.
+        health: how this worker is, as it is told.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Figures:
         version: str,
         lanes: Callable[[], dict[str, int]],
         inputs: Inputs,
-        ready: Callable[[], str],
+        health: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._key = layout.name(_KEY)
         self._meter = meter
@@ -64,7 +64,7 @@ class Figures:
         self._version = version
         self._lanes = lanes
         self._inputs = inputs
-        self._ready = ready
+        self._health = health
         self._process = psutil.Process()
         self._cpu_before: deque[tuple[float, float]] = deque(maxlen=_RATE_OVER_S + 1)
         #: Entries over each edge, and into each stage, at the last ticks.
@@ -73,6 +73,8 @@ class Figures:
         )
         #: Since when a topic has had a partition that is full, by the monotonic clock.
         self._full_since: dict[str, float] = {}
+        #: What was told last, or would have been if Redis had taken it.
+        self.latest: dict[str, Any] | None = None
 
     async def tell(self, app: faust.App) -> None:
         """Tell once a second, until `app` stops; a Faust task."""
@@ -96,12 +98,13 @@ class Figures:
             await self._leave(producer.client)
 
     async def _tell(self, client: redis.asyncio.Redis, consumer: Consumer) -> None:
+        self.latest = self.collect(consumer)
         with broker_errors("TIME"):
             seconds, micros = await client.time()
         self._meter.clock.offset_ms = (seconds - time.time()) * 1000 + micros / 1000
-        figures = orjson.dumps(self.collect(consumer))
+        self.latest["at_s"] = self._meter.clock.now_ms() / 1000
         with broker_errors("HSET"):
-            await client.hset(self._key, self._worker, figures)
+            await client.hset(self._key, self._worker, orjson.dumps(self.latest))
 
     async def _remove_gone(self, client: redis.asyncio.Redis) -> None:
         """Remove what workers left behind that were killed."""
@@ -135,7 +138,7 @@ class Figures:
             "up_s": round(time.time() - self._process.create_time(), 1),
             "cpu": self._cpu_share(now),
             "rss_bytes": self._process.memory_info().rss,
-            "not_ready": self._ready(),
+            **self._health(),
             "partitions": self._partitions(consumer),
             "flows": [
                 [*edge, n, round((n - flows_then.get(edge, 0)) / over_s, 2)]
@@ -155,6 +158,9 @@ class Figures:
                 stage: found.as_dict() for stage, found in self._inputs.look(consumer).items()
             },
             "sinks": {name: sink.as_dict() for name, sink in self._meter.sinks.items()},
+            "transport": {
+                activity: dict(trouble.failed) for activity, trouble in consumer.troubles.items()
+            },
         }
 
     def _cpu_share(self, now: float) -> float:
@@ -190,6 +196,7 @@ def _stage(stage: StageMeter) -> dict[str, Any]:
     return {
         "received": stage.received,
         "outcomes": outcomes,
+        "failed": dict(stage.failed),
         "batch": _quantiles(stage.batches.recent()),
         "waited_ms": _quantiles(stage.waited.recent()),
         "end_to_end_ms": _quantiles(stage.end_to_end.recent()),

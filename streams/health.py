@@ -6,27 +6,35 @@ A server that is away makes a worker unready, and never dead. A sink that is awa
 since it delays only its own deliveries, and is named all the same.
 
 What is known is used; beyond that Redis and Postgres are asked once a second at most, and only
-while somebody asks (:mod:`streams.soundings`).
+while somebody asks (:mod:`streams.soundings`). Each worker also tells the fleet what it knows, so
+that whoever looks at one sees what all have to say (:mod:`streams.figures`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streams.meter import StageMeter
+from streams.sounding import Sounding
 from streams.soundings import Soundings
 from streams.topology import Kind, topology_of
+from streams.transport import JOURNAL
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
 
 __all__ = ["Health", "Reason", "Report"]
 
+T = TypeVar("T")
+
 #: A stage that waits for less than this is only slow.
 _BLOCKED_S: Final = 1.0
+#: An answer that is older, since nobody has asked, says nothing about now.
+_RECENT_S: Final = 10.0
 #: A sink that has deliveries and took none of them for so long is named.
 _SINK_SILENT_S: Final = 3.0
 #: Beyond a statement's own time-out, until which a stage that waits for Postgres does not say so.
@@ -64,9 +72,21 @@ class Report:
         """Whether a restart would not help."""
         return not any(reason.is_dead for reason in self.reasons)
 
+    @property
+    def not_ready(self) -> str:
+        """Why it does not do its work, for people; empty if it does, or would."""
+        return next((f"{r.culprit}: {r.text}" for r in self.reasons if r.is_unready), "")
+
     def blames(self, culprit: str) -> bool:
         """Whether `culprit` is named."""
         return any(reason.culprit == culprit for reason in self.reasons)
+
+    def as_told(self) -> dict[str, Any]:
+        """Return what a worker tells the fleet of it."""
+        return {
+            "not_ready": self.not_ready,
+            "reasons": [{"culprit": r.culprit, "text": r.text} for r in self.reasons],
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return it in the shape that ``/readyz`` and ``/healthz`` answer with."""
@@ -89,7 +109,8 @@ class Health:
         self, app: ReconcilerApp, soundings: Soundings, *, lanes: Callable[[], Mapping[str, int]]
     ) -> None:
         self._app = app
-        self._soundings = soundings
+        #: What is asked of the servers where somebody wants to know.
+        self.soundings = soundings
         self._lanes = lanes
         self._meter = app.reconciler.wiring.meter
         #: A stage that has entries, ends none of them for so long and waits for nobody is stuck.
@@ -104,17 +125,23 @@ class Health:
 
     async def check(self, *, max_age_s: float = 0.0) -> Report:
         """Look, asking the servers where the last answer is older than `max_age_s` and a second."""
-        if self._soundings.is_connected:
-            await self._soundings.fleet.take(max_age_s=max_age_s)
-            await self._soundings.writable.take(max_age_s=max_age_s)
+        if self.soundings.is_connected:
+            await asyncio.gather(
+                self.soundings.fleet.take(max_age_s=max_age_s),
+                self.soundings.writable.take(max_age_s=max_age_s),
+            )
+        return self.known()
+
+    def known(self) -> Report:
+        """Say what is known, and ask nobody."""
         return Report(self._app.worker_name, tuple(self._reasons()))
 
     def _reasons(self) -> Iterator[Reason]:
         if self._app.should_stop:
             yield Reason("worker", "it is stopping")
-        elif not self._soundings.is_connected:
+        elif not self.soundings.is_connected:
             yield Reason("worker", "it is starting")
-        servers = [*self._redis(), *self._postgres()]
+        servers = [*self._redis(), *self._postgres(), *self._transport()]
         yield from servers
         yield from self._unowned()
         yield from self._blocked()
@@ -126,32 +153,41 @@ class Health:
             yield Reason("worker", f"it makes no progress with {self._app.watchdog.stalled}")
 
     def _redis(self) -> Iterator[Reason]:
-        fleet = self._soundings.fleet
+        fleet = self.soundings.fleet
         if fleet.trouble:
             yield Reason("redis", fleet.trouble)
-        elif fleet.value is not None and not fleet.value.has_group:
+        elif (seen := _recent(fleet)) is not None and not seen.has_group:
             source = self._app.settings.source_stream
             yield Reason("redis", f"the consumer group is not on {source}")
         if not (fleet.trouble or self._app.reconciler.consumer.is_member):
             yield Reason("redis", "no working member of the fleet: no beat has arrived in time")
 
     def _postgres(self) -> Iterator[Reason]:
-        writable = self._soundings.writable
+        writable = self.soundings.writable
         if writable.trouble:
             yield Reason("postgres", writable.trouble)
-        elif writable.value is False:
+        elif _recent(writable) is False:
             yield Reason("postgres", "it takes no writes: it is no primary, or set read-only")
         elif not self._app.reconciler.postgres.is_answering:
             yield Reason("postgres", "the last statement of a stage had no answer")
 
+    def _transport(self) -> Iterator[Reason]:
+        """What the transport tries again and again, whatever the servers say to a probe."""
+        for activity, trouble in self._app.reconciler.consumer.troubles.items():
+            if trouble.for_s >= _BLOCKED_S:
+                yield Reason(
+                    "postgres" if trouble.at == JOURNAL else "redis",
+                    f"{activity} has failed for {trouble.for_s:.0f} s: {trouble.error}",
+                )
+
     def _unowned(self) -> Iterator[Reason]:
         """Partitions that nobody reads, for longer than it takes to share them."""
-        fleet = self._soundings.fleet
-        if fleet.trouble or fleet.value is None:
+        fleet = self.soundings.fleet
+        if fleet.trouble or (seen := _recent(fleet)) is None:
             self._unowned_since.clear()
             return
         now = monotonic()
-        unowned = fleet.value.unowned
+        unowned = seen.unowned
         self._unowned_since = {name: self._unowned_since.get(name, now) for name in unowned}
         limit_s = self._app.settings.lease_s * 2 + 2
         if late := sorted(n for n, since in self._unowned_since.items() if now - since > limit_s):
@@ -208,6 +244,11 @@ class Health:
             elif still_s >= self._stuck_s:
                 text = f"it has entries in hand and has ended none for {still_s:.0f} s"
                 yield Reason(_holder(stages, self._lanes()), text, is_dead=True)
+
+
+def _recent(sounding: Sounding[T]) -> T | None:
+    """The last answer, if somebody has wanted to know lately."""
+    return sounding.value if sounding.age_s <= _RECENT_S else None
 
 
 def _stages_by_topic(app: ReconcilerApp) -> dict[str, list[str]]:

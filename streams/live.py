@@ -16,6 +16,7 @@ from typing import Any, Final
 import redis.asyncio
 
 from streams.backlog import Backlog, Backlogs, read_backlogs
+from streams.blame import Blame, blames
 from streams.figures import read_figures
 from streams.inputs import told_of_input
 from streams.sink_meter import told_of_sink
@@ -80,6 +81,8 @@ class LiveTopology:
     edges: tuple[LiveEdge, ...]
     #: What each worker says of itself.
     workers: tuple[Mapping[str, Any], ...]
+    #: Who is to blame for what does not go as it should.
+    blames: tuple[Blame, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it in the shape that ``topology --live --format json`` prints."""
@@ -91,6 +94,7 @@ class LiveTopology:
                 for e in self.edges
             ],
             "workers": list(self.workers),
+            "reasons": [asdict(blame) for blame in self.blames],
         }
 
     @property
@@ -106,8 +110,11 @@ async def read_live(
     layout: StreamLayout,
     *,
     group: str,
+    own: Mapping[str, Any] | None = None,
 ) -> LiveTopology:
     """Look at Redis once, and join.
+
+    `own` is what this process says if it is a worker: it knows that also where Redis does not.
 
     Raises:
         TransportError: Redis is unreachable or refuses.
@@ -116,6 +123,9 @@ async def read_live(
     backlogs = await read_backlogs(client, layout, names, group=group)
     owners = await read_owners(client, layout)
     figures = await read_figures(client, layout, now_s=backlogs.at_s)
+    if own is not None:
+        own = {**own, "at_s": backlogs.at_s}
+        figures = [said for said in figures if said["worker"] != own["worker"]] + [own]
     return join(topology, backlogs, owners, figures)
 
 
@@ -126,7 +136,7 @@ def join(
     workers: Iterable[Mapping[str, Any]],
 ) -> LiveTopology:
     """Put figures to nodes and edges; `owners` has the worker's name by ``<topic>:<partition>``."""
-    workers = tuple(workers)
+    workers = tuple(sorted(workers, key=lambda said: str(said["worker"])))
     entries: Counter[tuple[str, str]] = Counter()
     per_s: Counter[tuple[str, str]] = Counter()
     for worker in workers:
@@ -161,16 +171,14 @@ def join(
         if waiting is not None and waiting.state is State.BLOCKED:
             # It is full because somebody wants it so.
             nodes[waiting.name] = replace(waiting, state=State.PAUSED)
-    blamed = {
-        stage["blocked_by"]: name
-        for name, stage in stages.items()
-        if stage["blocked_s"] >= _BLOCKED_S
-    }
+    found = tuple(blames(workers, owners, at_s=backlogs.at_s))
+    texts = {blame.culprit: blame.text for blame in reversed(found)}
     return LiveTopology(
         backlogs.at_s,
-        tuple(_blame(node, blamed) for node in nodes.values()),
+        tuple(_blame(node, texts) for node in nodes.values()),
         tuple(edges),
         workers,
+        found,
     )
 
 
@@ -228,13 +236,16 @@ def _sink(node: LiveNode, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
     return replace(node, state=state, because=because, figures=said)
 
 
-def _blame(node: LiveNode, blamed: Mapping[str, str]) -> LiveNode:
-    """Mark a table or a sink that a stage waits for."""
-    what = {Kind.TABLE: "postgres", Kind.SINK: node.name}.get(node.kind)
-    if what is None or what not in blamed or node.state is State.PAUSED:
+#: Who is to blame where a node of a kind does not do its part; of others, the node itself.
+_SERVERS: Final = {Kind.TABLE: "postgres", Kind.STREAM: "redis"}
+
+
+def _blame(node: LiveNode, texts: Mapping[str, str]) -> LiveNode:
+    """Mark what is to blame, or is in a server that is, and say why; what is marked stays so."""
+    culprit = _SERVERS.get(node.kind, node.name)
+    if culprit not in texts or node.because or node.state is State.PAUSED:
         return node
-    because = node.because or f"{blamed[what]} waits for it"
-    return replace(node, state=State.BLOCKED, because=because)
+    return replace(node, state=State.BLOCKED, because=texts[culprit])
 
 
 _SUMS: Final = ("received", "received_per_s", "blocked_total_s")
@@ -246,14 +257,17 @@ def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, An
     workers = tuple(workers)
     found = [worker["stages"][name] for worker in workers if name in worker["stages"]]
     outcomes: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for stage in found:
         outcomes.update(stage["outcomes"])
+        failed.update(stage.get("failed", {}))  # an older worker tells none
     blocked = max(found, key=lambda stage: float(stage["blocked_s"]), default=None)
     return {
         **{key: round(sum(stage[key] for stage in found), 2) for key in _SUMS},
         **{key: _worst(stage[key] for stage in found) for key in _LATENCIES},
         "outcomes": dict(outcomes),
         "input": _input(workers, name),
+        "failed": dict(failed),
         "blocked_by": blocked["blocked_by"] if blocked else "",
         "blocked_s": blocked["blocked_s"] if blocked else 0.0,
     }

@@ -107,6 +107,8 @@ class StageMeter:
     name: str
     received: int = 0
     outcomes: Counter[tuple[Outcome, str]] = field(default_factory=Counter)
+    #: Attempts that failed and are made again, by what they failed at.
+    failed: Counter[str] = field(default_factory=Counter)
     #: Entries in each batch that was worked on.
     batches: Distribution = field(default_factory=Distribution)
     #: From an entry's arrival in the stage's own stream to its end there, in ms.
@@ -123,7 +125,8 @@ class StageMeter:
         self.outcomes[outcome, detail] += n
 
     def block(self, by: str) -> None:
-        """Note that the stage waits for `by`, until `unblock`."""
+        """Note that an attempt failed at `by`, and that the stage waits for it until `unblock`."""
+        self.failed[by] += 1
         if not self.blocked_by:
             self.blocked_since = time.monotonic()
         self.blocked_by = by

@@ -30,6 +30,7 @@ from streams.health import Report
 from streams.meter import BOUNDS, Distribution
 from streams.outcomes import Reason
 from streams.soundings import Soundings
+from streams.transport import JOURNAL, REDIS
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
@@ -78,6 +79,17 @@ SERIES: Final[Mapping[str, Series]] = {
         "What became of entries at a stage: done, skip, dead, or retry, which is no end."
         " The reason is the rule of a skip or the reason of a death.",
         ("stage", "outcome", "reason"),
+    ),
+    "capsules_stage_failed_total": Series(
+        _COUNTER,
+        "Attempts of a stage that failed, by what they failed at: redis, postgres or a sink.",
+        ("stage", "by"),
+    ),
+    "capsules_transport_failed_total": Series(
+        _COUNTER,
+        "Attempts at reading, acknowledging or sharing partitions that failed, by what they failed"
+        " at: redis, or the journal of losses, which is in Postgres.",
+        ("activity", "by"),
     ),
     "capsules_stage_batch_entries": Series(
         _HISTOGRAM, "Entries in each batch that a stage worked on.", ("stage",)
@@ -260,6 +272,11 @@ class Metrics(Collector):
                 labels = (name, outcome.value, detail if detail in _DETAILS else "other")
                 outcomes[labels] = outcomes.get(labels, 0) + n
         yield _filled("capsules_stage_outcomes_total", outcomes)
+        failed = {(name, by): n for name, stage in stages.items() for by, n in stage.failed.items()}
+        yield _filled("capsules_stage_failed_total", failed)
+        troubles = self._app.reconciler.consumer.troubles.items()
+        failed = {(name, by): t.failed[by] for name, t in troubles for by in (REDIS, JOURNAL)}
+        yield _filled("capsules_transport_failed_total", failed)
         blocked = {(n, s.blocked_by): 1 for n, s in stages.items() if s.blocked_by}
         yield _filled("capsules_stage_blocked", blocked)
         waited = {(name,): stage.blocked_total_s() for name, stage in stages.items()}

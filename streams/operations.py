@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import faust
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,7 +15,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from streams.health import Health, Report
 from streams.metrics import Metrics
 from streams.scaling import demand
-from streams.soundings import Soundings
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
@@ -34,7 +32,7 @@ _SCRAPE_MAX_AGE_S: Final = 3.0
 
 
 def serve_operations(
-    app: ReconcilerApp, *, version: str, lanes: Callable[[], Mapping[str, int]]
+    app: ReconcilerApp, health: Health, *, version: str, lanes: Callable[[], Mapping[str, int]]
 ) -> None:
     """Have `app` answer under :data:`PATHS`, where it has a web server at all.
 
@@ -43,17 +41,9 @@ def serve_operations(
     """
     if not app.settings.web_port:
         return
-    soundings = Soundings(app)
-    health = Health(app, soundings, lanes=lanes)
+    soundings = health.soundings
     metrics = Metrics(app, soundings, version=version, lanes=lanes)
     topics = [topic.get_topic_name() for topic in app.reconciler.topics.all()]
-
-    async def sound(_: faust.App) -> None:
-        async with soundings.connected():
-            while not app.should_stop:
-                await app.sleep(1.0)
-
-    app.task(sound)
 
     @app.page(METRICS)
     async def show_metrics(_: Any, __: Any) -> Any:

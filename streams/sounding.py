@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: An answer that is older says nothing about now.
 _STALE_S: Final = 60.0
+#: Nor does an error that is older.
+_TROUBLE_STALE_S: Final = 10.0
 
 
 class Sounding(Generic[T]):
@@ -82,12 +84,12 @@ class Sounding(Generic[T]):
 
     @property
     def trouble(self) -> str:
-        """Why there is no answer; empty where there is one, or nobody has asked yet."""
+        """Why there is no answer; empty where there is one, or nobody has asked lately."""
         silent_s = monotonic() - self._asked_at
         # Timers may ring a little early.
         if self._task is not None and silent_s >= self._deadline_s * 0.95:
             return f"no answer for {silent_s:.0f} s"
-        return self._error
+        return self._error if silent_s <= _TROUBLE_STALE_S else ""
 
     @property
     def value(self) -> T | None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import faust
 import redis.asyncio
 
 from streams.backlog import Backlogs, read_backlogs
@@ -108,9 +109,15 @@ class Soundings:
             await postgres.close()
             await client.aclose()
 
+    async def keep(self, app: faust.App) -> None:
+        """Have them until `app` stops; a Faust task."""
+        async with self.connected():
+            while not app.should_stop:
+                await app.sleep(1.0)
+
     @property
     def is_connected(self) -> bool:
-        """Whether anything can be asked."""
+        """Whether anything can be asked: from when the app has started until it stops."""
         return self._client is not None
 
     @property

@@ -20,6 +20,8 @@ __all__ = [
     "REPLAY_FIELD",
     "REPLAY_OF",
     "SOURCE_ID",
+    "TRACE_PARENT",
+    "TRACE_STATE",
     "Topics",
     "key_prefix",
     "make_topics",
@@ -30,6 +32,11 @@ SOURCE_ID: Final = "source-id"
 
 #: The header that carries the number of the dead letter that an entry is a replay of.
 REPLAY_OF: Final = "replay-of"
+
+#: The headers, and the fields and metadata of the producer, that carry a trace (W3C Trace Context);
+#: an empty one is none.
+TRACE_PARENT: Final = "traceparent"
+TRACE_STATE: Final = "tracestate"
 
 #: The name of the field that the producer puts its JSON in.
 PAYLOAD_FIELD: Final = b"payload"

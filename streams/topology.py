@@ -19,6 +19,7 @@ import faust
 from streams.meter import Flow, Meter
 from streams.postgres import Postgres
 from streams.retry import until_done
+from streams.tracing import Tracing
 from streams.transport import (
     CONFIG_KEY,
     Holding,
@@ -73,6 +74,7 @@ class Wiring:
     tables: set[str] = field(default_factory=set)
     sinks: set[str] = field(default_factory=set)
     meter: Meter = field(default_factory=Meter)
+    tracing: Tracing = field(default_factory=Tracing)
 
     def connect(self, source: str, target: str) -> Flow:
         """Note that `source` passes events to `target`; return what counts them."""
@@ -91,6 +93,7 @@ class Outlet:
         self._topic = topic.get_topic_name()
         self._flow = wiring.connect(stage, self._topic)
         self._meter = wiring.meter.stage(stage)
+        self._trace = wiring.tracing.stage(stage)
 
     async def send(self, records: Sequence[Record], *, holding: Holding | None = None) -> None:
         """Append `records`, at least once each; returns when all are in Redis.
@@ -112,10 +115,14 @@ class Outlet:
             send,
             stage=self._stage,
             give_up_on=(NotOwnedError,),
-            on_retry=lambda _: self._meter.block("redis"),
+            on_retry=self._put_off,
         )
         self._meter.unblock()
         self._flow.entries += len(records)
+
+    def _put_off(self, exc: BaseException | None) -> None:
+        self._meter.block("redis")
+        self._trace.failed("redis", exc)
 
 
 class Statement:
@@ -134,7 +141,7 @@ class Statement:
 
     async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
-        row = await self._postgres.fetch_row(self.sql, parameters)
+        row = await self._postgres.fetch_row(self.sql, parameters, prepared=True)
         for flow, written in zip(self._flows, row, strict=False):
             flow.entries += written
         return row

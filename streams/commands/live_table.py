@@ -40,10 +40,17 @@ def as_tables(live: LiveTopology, *, width: int = 120) -> list[Table | Text]:
     What is wrong stands below the stages, a line each.
     """
     wide = width >= _WIDE
+    blamed = {blame.text for blame in live.blames}
     notes = [
         Text(f"{printable(node.name)}: {printable(node.because)}", style=_STATE_STYLES[node.state])
         for node in live.nodes
-        if node.because
+        if node.because and node.because not in blamed
+    ] + [
+        Text(
+            f"{printable(blame.culprit)}: {printable(blame.text)} ({printable(blame.worker)})",
+            style=_STATE_STYLES[State.BLOCKED],
+        )
+        for blame in live.blames
     ]
     return [_stages(live, wide=wide), _ends(live, wide=wide), *notes, _workers(live)]
 

@@ -14,8 +14,12 @@ local function pairs_of(flat)
 end
 
 local function look(key, external)
-  if redis.call('EXISTS', key) == 0 then
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'none' then
     return {0, 0, false, false, false}
+  end
+  if kind ~= 'stream' then
+    return {err = 'WRONGTYPE ' .. key .. ' holds a ' .. kind .. ', and no stream'}
   end
   local stream = pairs_of(redis.call('XINFO', 'STREAM', key))
   local last = stream['last-generated-id']
@@ -51,6 +55,10 @@ end
 
 local found = {redis.call('TIME')}
 for i = 1, #KEYS do
-  found[i + 1] = look(KEYS[i], i <= tonumber(ARGV[2]))
+  local answer = look(KEYS[i], i <= tonumber(ARGV[2]))
+  if answer.err then
+    return answer
+  end
+  found[i + 1] = answer
 end
 return found

@@ -45,9 +45,12 @@ from .loss import Journal, Loss, LossKind, Position
 from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
 from .producer import Producer, Record
 from .transport import Transport
+from .trouble import JOURNAL, REDIS, Trouble
 
 __all__ = [
     "CONFIG_KEY",
+    "JOURNAL",
+    "REDIS",
     "BrokerRefusedError",
     "BrokerUnavailableError",
     "Consumer",
@@ -70,6 +73,7 @@ __all__ = [
     "Transport",
     "TransportError",
     "TransportOptions",
+    "Trouble",
     "UnknownTopicError",
     "UnsupportedError",
     "broker_errors",

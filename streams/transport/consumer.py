@@ -49,6 +49,7 @@ from .positions import Positions
 from .reader import Reader
 from .recorder import LossRecorder
 from .registry import TopicRegistry
+from .trouble import Trouble
 from .underway import Underway
 
 __all__ = ["Consumer"]
@@ -226,7 +227,8 @@ class Consumer(OffsetlessConsumer):
     async def _read(self) -> None:
         try:
             await self._reader.read()
-        except GroupLostError:
+        except GroupLostError as exc:
+            self._joining.trouble.fail(exc)
             await self._joining.prepare_again(self._coordinator.held())
             self._reader.read_pending_again()
         except TransportError:
@@ -345,6 +347,15 @@ class Consumer(OffsetlessConsumer):
     def lost_total(self) -> int:
         """Entries known to be lost, as far as this worker was the one to notice."""
         return self._recorder.total
+
+    @property
+    def troubles(self) -> dict[str, Trouble]:
+        """What this worker cannot do just now, by activity."""
+        return {
+            "reading": self._joining.trouble,
+            "acknowledging": self._acknowledger.trouble,
+            "sharing": self._coordinator.trouble,
+        }
 
     def holding(self, tp: TP) -> Holding:
         """What has to be so in Redis while this worker holds `tp`."""

@@ -21,6 +21,7 @@ from .ledger import Ledger
 from .options import Settle, TransportOptions
 from .reader import Reader
 from .sharing import plan
+from .trouble import Trouble
 
 __all__ = ["Coordinator", "partition_name"]
 
@@ -80,6 +81,7 @@ class Coordinator:
         self._stopping = False
         #: No member any more; a beat would make one of this worker again.
         self._left = False
+        self.trouble = Trouble()
 
     def held(self) -> list[Stream]:
         """The streams this worker reads now."""
@@ -111,9 +113,11 @@ class Coordinator:
                 table = await self._look()
                 if not self._stopping:
                     await self._do_part(table)
+                self.trouble.end()
             except PartitionsChangedError:
                 raise
             except TransportError as exc:
+                self.trouble.fail(exc)
                 log.warning("fleet not reached", action="fleet_retry", error=str(exc))
             if not self._fleet.is_usable():
                 self._drop(list(self._held), why="the lease has run out")

@@ -15,6 +15,7 @@ from .groups import Groups
 from .layout import Stream, StreamLayout
 from .options import CONFIG_KEY, StreamConfig, TransportOptions
 from .registry import TopicRegistry
+from .trouble import Trouble
 
 __all__ = ["Joining", "check_supported"]
 
@@ -64,6 +65,7 @@ class Joining:
         self._groups = groups
         self._options = options
         self._is_over = is_over
+        self.trouble = Trouble()
 
     def declare(self, topics: Iterable[str]) -> list[Stream]:
         """Make `topics` known as the app has them, and return their streams."""
@@ -111,10 +113,12 @@ class Joining:
         while not self._is_over():
             try:
                 await attempt()
+                self.trouble.end()
                 return
             except PartitionsChangedError:
                 raise
             except TransportError as exc:
+                self.trouble.fail(exc)
                 log.warning(
                     "waiting for an answer",
                     action="broker_unavailable",

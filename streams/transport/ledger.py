@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 from faust.types import TP
@@ -29,6 +29,7 @@ _HELD: Final = 50
 class _Partition:
     """One partition's entries in hand, by id and in the order of their delivery."""
 
+    tp: TP
     #: This term of ownership; entries of an earlier one are no longer ours.
     epoch: int
     unsettled: dict[bytes, Entry] = field(default_factory=dict)
@@ -54,6 +55,8 @@ class Ledger:
         self._on_room = on_room
         self._partitions: dict[TP, _Partition] = {}
         self._held: set[str] = set()
+        #: The same by term, which an entry is found by: no two partitions have one in common.
+        self._terms: dict[int, _Partition] = {}
         self._epochs = count(1)
         self._changed = asyncio.Event()
 
@@ -61,7 +64,9 @@ class Ledger:
 
     def open(self, tp: TP) -> None:
         """Begin a term over `tp`, with nothing in hand."""
-        self._partitions[tp] = _Partition(next(self._epochs))
+        self.close(tp)
+        partition = _Partition(tp, next(self._epochs))
+        self._partitions[tp] = self._terms[partition.epoch] = partition
 
     def begin_closing(self, tp: TP) -> None:
         """Let nothing more of `tp` be begun; what is under work may be finished."""
@@ -70,7 +75,8 @@ class Ledger:
 
     def close(self, tp: TP) -> None:
         """End the term over `tp`: what is in hand is somebody else's now."""
-        self._partitions.pop(tp, None)
+        if partition := self._partitions.pop(tp, None):
+            del self._terms[partition.epoch]
         self._changed.set()
 
     def is_open(self, tp: TP) -> bool:
@@ -88,21 +94,18 @@ class Ledger:
         if partition is None or partition.closing:
             return []
         admitted = []
+        unsettled, unacknowledged = partition.unsettled, partition.unacknowledged
+        epoch = partition.epoch
         for entry_id, fields in delivered:
-            if entry_id in partition.unsettled or entry_id in partition.unacknowledged:
+            if entry_id in unsettled or entry_id in unacknowledged:
                 continue
-            entry = Entry(tp, entry_id, fields, partition.epoch)
-            partition.unsettled[entry_id] = entry
+            entry = unsettled[entry_id] = Entry(tp, entry_id, fields, epoch)
             admitted.append(entry)
         return admitted
 
-    def _holder(self, entry: Entry) -> _Partition | None:
-        partition = self._partitions.get(entry.tp)
-        return partition if partition is not None and partition.epoch == entry.epoch else None
-
     def holds(self, entry: Entry) -> bool:
         """Whether `entry` is (still) this worker's."""
-        return self._holder(entry) is not None
+        return entry.epoch in self._terms
 
     @contextmanager
     def working(self, entries: Sequence[Entry]) -> Iterator[frozenset[Entry]]:
@@ -110,17 +113,20 @@ class Ledger:
 
         A partition does not go to another worker before the work on its entries is over.
         """
-        begun: list[tuple[_Partition, Entry]] = []
+        by_term: dict[int, list[Entry]] = {}
         for entry in entries:
-            partition = self._holder(entry)
+            by_term.setdefault(entry.epoch, []).append(entry)
+        begun: list[tuple[_Partition, list[Entry]]] = []
+        for epoch, of_term in by_term.items():
+            partition = self._terms.get(epoch)
             if partition is not None and not partition.closing:
-                partition.under_work += 1
-                begun.append((partition, entry))
+                partition.under_work += len(of_term)
+                begun.append((partition, of_term))
         try:
-            yield frozenset(entry for _, entry in begun)
+            yield frozenset(chain.from_iterable(of_term for _, of_term in begun))
         finally:
-            for partition, _ in begun:
-                partition.under_work -= 1
+            for partition, of_term in begun:
+                partition.under_work -= len(of_term)
             self._changed.set()
 
     def settle(self, entries: Iterable[Entry]) -> dict[TP, list[bytes]]:
@@ -129,12 +135,18 @@ class Ledger:
         What is not in hand (settled before, or of an earlier term) is passed over: whoever
         owns the partition now goes through it again and finds its effects in place.
         """
-        settled: dict[TP, list[bytes]] = {}
+        by_term: dict[int, list[bytes]] = {}
         for entry in entries:
-            partition = self._holder(entry)
-            if partition is not None and partition.unsettled.pop(entry.id, None) is not None:
-                partition.unacknowledged.add(entry.id)
-                settled.setdefault(entry.tp, []).append(entry.id)
+            by_term.setdefault(entry.epoch, []).append(entry.id)
+        settled: dict[TP, list[bytes]] = {}
+        for epoch, of_term in by_term.items():
+            partition = self._terms.get(epoch)
+            if partition is None:
+                continue
+            take = partition.unsettled.pop
+            if ids := [entry_id for entry_id in of_term if take(entry_id, None) is not None]:
+                partition.unacknowledged.update(ids)
+                settled[partition.tp] = ids
         for tp, ids in settled.items():
             remaining = len(self._partitions[tp].unsettled)
             full_above = self._most_before_a_read(tp)

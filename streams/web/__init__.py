@@ -21,6 +21,8 @@ from streams.web.views import blueprint
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
+    from streams.figures import Figures
+    from streams.health import Health
 
 __all__ = ["WEB_OPTIONS", "add_page"]
 
@@ -28,12 +30,12 @@ __all__ = ["WEB_OPTIONS", "add_page"]
 WEB_OPTIONS: Final[dict[str, Any]] = {"client_max_size": FORM_MAX_BYTES, "middlewares": (guard,)}
 
 
-def add_page(app: ReconcilerApp) -> None:
+def add_page(app: ReconcilerApp, figures: Figures, health: Health) -> None:
     """Have the web server of `app` answer for the page, where it has one at all."""
     if not app.settings.web_port:
         return
     web_app: web.Application = cast("Any", app.web).web_app
-    site = Site(app)
+    site = Site(app, figures, health)
     web_app[SITE] = site
     web_app.on_response_prepare.append(add_headers)
     web_app.on_shutdown.append(site.close)

@@ -120,8 +120,16 @@ def frame_of(live: LiveTopology, sinks: Iterable[Sink]) -> Frame:
             f"worker {printable(str(said['worker']))} is not ready"
             for said in live.workers
             if said["not_ready"]
-        ],
+        ]
+        + [f"{printable(culprit)} is to blame" for culprit in _culprits(live)],
     )
+
+
+def _culprits(live: LiveTopology) -> list[str]:
+    """Who is to blame and has no box of its own in the picture."""
+    drawn = {node.name for node in live.nodes}
+    names = {f"worker {b.worker}" if b.culprit == "worker" else b.culprit for b in live.blames}
+    return sorted(names - drawn)
 
 
 def _texts(node: LiveNode, into: float, out: float) -> dict[str, str]:

@@ -26,6 +26,8 @@ from streams.web.watch import Watch
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
+    from streams.figures import Figures
+    from streams.health import Health
 
 __all__ = ["SITE", "BusyError", "Site"]
 
@@ -36,6 +38,8 @@ _THREADS: Final = 3
 _WAITING_MAX: Final = 20
 #: Not the worker's own connections: what is slow here must not be slow there.
 _POOL_SIZE: Final = 2
+#: How old what is known of the servers may be.
+_PROBED_S: Final = 3.0
 
 
 class BusyError(Exception):
@@ -45,8 +49,10 @@ class BusyError(Exception):
 class Site:
     """The page of one worker."""
 
-    def __init__(self, app: ReconcilerApp) -> None:
+    def __init__(self, app: ReconcilerApp, figures: Figures, health: Health) -> None:
         self._app = app
+        self._figures = figures
+        self._health = health
         self.settings: Settings = app.settings
         self.access = Access(app.settings.web_token.get_secret_value())
         self.watch = Watch(self._read, lambda: self.sinks)
@@ -149,13 +155,24 @@ class Site:
         if self._postgres is not None:
             await self._postgres.close()
 
+    async def reasons(self) -> list[dict[str, str]]:
+        """Why this worker, or a server, does not do its part; also where Redis says nothing."""
+        report = await self._health.check(max_age_s=_PROBED_S)
+        return [
+            {"culprit": reason.culprit, "text": reason.text, "worker": report.worker}
+            for reason in report.reasons
+        ]
+
     async def _read(self) -> LiveTopology:
+        report = await self._health.check(max_age_s=_PROBED_S)
+        latest = self._figures.latest
         return await read_live(
             (await self._producer()).client,
             self.topology,
             self._app.reconciler.topics,
             self._app.redis_layout,
             group=self.settings.app_id,
+            own=None if latest is None else latest | report.as_told(),
         )
 
     async def _producer(self) -> Producer:

@@ -87,7 +87,8 @@ class DocumentView(PageView):
         """Return what was seen less than a second ago, or look now."""
         reading = await self.site.watch.latest()
         if reading.live is None:
-            return json({"error": "no figures", "detail": reading.trouble}, 503)
+            reasons = await self.site.reasons()
+            return json({"error": "no figures", "detail": reading.trouble, "reasons": reasons}, 503)
         return json(reading.live.as_dict())
 
 

@@ -18,8 +18,9 @@ from config.embedded import EphemeralServers
 from tests.event_log import EventLog, generate
 from tests.faults.account import assert_accounted, settled
 from tests.faults.proxy import Proxy, proxy_to
+from tests.integration.watching import WatchedWorker
 from tests.reconciliation import Ground, Receiver
-from tests.worker_process import WorkerProcess, eventually
+from tests.worker_process import eventually
 
 __all__ = ["LOG", "SMALL", "FaultyReceiver", "Scene", "hold_scene"]
 
@@ -82,7 +83,7 @@ class Scene:
     servers: EphemeralServers
     ground: Ground
     receiver: FaultyReceiver
-    worker: WorkerProcess
+    worker: WatchedWorker
     ready_file: Path
     redis_proxy: Proxy
     postgres_proxy: Proxy
@@ -168,7 +169,7 @@ async def hold_scene(
             environ["REDIS_URL"] = environ["REDIS_URL"].replace("//", f"//{redis_user}")
             environ |= {"CAPSULES_READY_FILE": str(ready_file)} | dict(settings or {})
             await asyncio.to_thread(ground.load, LOG.rows)
-            worker = WorkerProcess(directory / "worker", **environ)
+            worker = WatchedWorker(directory / "worker", **environ)
             scene = Scene(
                 servers, ground, receiver, worker, ready_file, redis_proxy, postgres_proxy
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -168,6 +169,27 @@ async def test_a_stage_that_is_stuck_by_itself_is_named_and_a_reason_for_a_resta
     status, _ = await worker.ask("/readyz")
     assert status == 503
     worker.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_a_worker_that_is_gone_is_named_by_the_others_before_its_lease_is_over(
+    ground: Ground, tmp_path: Path, end: signal.Signals
+) -> None:
+    settings = ground.settings(CAPSULES_LEASE_S="30")
+    first, second = (
+        WatchedWorker(tmp_path / name, CAPSULES_WORKER_NAME=name, **settings)
+        for name in ("first", "second")
+    )
+    await eventually(lambda: 0 not in ground.shares() and len(ground.shares()) == 2, what="shared")
+    first.signal(end)
+    deadline = time.monotonic() + 10
+    gone: list[str] = []
+    while gone != ["first"]:
+        assert time.monotonic() < deadline, gone
+        _, found = await second.ask("/topology.json")
+        gone = [reason["worker"] for reason in found["reasons"] if reason["culprit"] == "worker"]
+    first.kill()
+    second.kill()
 
 
 async def test_a_worker_that_drains_says_so_and_is_alive(ground: Ground, tmp_path: Path) -> None:

@@ -41,13 +41,13 @@ def sink(receiver: Receiver, name: str, **more: Any) -> dict[str, Any]:
     return given | {"name": name} | more
 
 
-def publish(ground: Ground, capsules: list[int]) -> list[str]:
+def publish(ground: Ground, capsules: list[int], verb: str = "pause") -> list[str]:
     """Publish an event of each of these capsules; return the ids of the entries."""
     found = []
     with ground.redis() as client:
         for number in capsules:
             event = {
-                "event": "capsule.pause",
+                "event": f"capsule.{verb}",
                 "outcome": "success",
                 "actor": {"type": "system"},
                 "resource": {"id": textual_id("cl-", UUID(int=number)), "type": "sandbox"},
@@ -123,7 +123,8 @@ async def test_a_sink_that_is_paused_gets_nothing_over_restarts_until_it_is_resu
         return await asyncio.to_thread(run_command, tmp_path, settings, "sinks", *arguments)
 
     async with Receiver() as paused, Receiver() as other:
-        both = [sink(paused, "paused"), sink(other, "other")]
+        picky = sink(paused, "picky", concurrency=1, events=["created"])
+        both = [sink(paused, "paused"), sink(other, "other"), picky]
         ready = {"CAPSULES_READY_FILE": str(tmp_path / "ready")}
         settings = ground.settings(CAPSULES_SINKS=json.dumps(both), **ready)
         for arguments in (("pause", "nobody"), ("resume", "nobody"), ("pause",)):
@@ -133,22 +134,30 @@ async def test_a_sink_that_is_paused_gets_nothing_over_restarts_until_it_is_resu
         done = await sinks("pause", "paused", "--json")
         assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, True)
         await first.wait_for("sink_paused")
-        ids = publish(ground, [1, 2, 1])
+        assert (await sinks("pause", "picky")).returncode == 0
+        await eventually(
+            lambda: "picky" in {r["sink"] for r in said(first, "sink_paused")}, what="both paused"
+        )
+        ids = publish(ground, [1], "create") + publish(ground, [2, 3])
         await eventually(lambda: len(other.arrivals) == 3, what="all at the other sink")
         assert (await sinks("pause", "paused")).stdout == "paused was paused already\n"
         listed = json.loads((await sinks("list", "--json")).stdout)["sinks"]
-        assert [s["paused_since_s"] is None for s in listed] == [False, True]
+        assert [s["paused_since_s"] is None for s in listed] == [False, True, False]
         nodes = await looked_at(tmp_path, settings)
         assert (nodes["sink.paused"]["state"], nodes["sink.other"]["because"]) == ("paused", "")
         assert nodes["hooks.paused"]["backlog"]["pending"] == 3
+        # What it does not want is done, whoever waits.
+        assert nodes["hooks.picky"]["backlog"]["pending"] == 1
         assert await first.stop() == 0
         second = WorkerProcess(tmp_path / "second", **settings)
         await second.wait_for("sink_paused")
         await eventually((tmp_path / "ready").exists, what="a worker that is ready")
-        ids += publish(ground, [3])
+        ids += publish(ground, [4])
         await eventually(lambda: len(other.arrivals) == 4, what="the next at the other sink")
         assert paused.arrivals == []
-        assert (await sinks("resume", "paused")).returncode == 0
+        for name in ("paused", "picky"):
+            assert (await sinks("resume", name)).returncode == 0
         await eventually(ground.drained, what="all done")
-        assert sorted(arrival.delivery_id for arrival in paused.arrivals) == sorted(ids)
+        took = sorted(arrival.delivery_id for arrival in paused.arrivals)
+        assert took == sorted([*ids, ids[0]])
         assert await second.stop() == 0

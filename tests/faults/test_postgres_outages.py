@@ -8,16 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import psycopg2
 import pytest
 
 from config.embedded import EphemeralServers
+from tests.faults.culprit import counted, is_counted, is_named
 from tests.faults.scene import Scene, hold_scene
 from tests.integration.conftest import execute
 from tests.reconciliation import Ground
 from tests.worker_process import eventually
 
+#: What health and topology call it.
+CULPRIT = "postgres"
 #: A role that is not above all limits, as the one that is used in tests else.
 ROLE = "limited"
 
@@ -30,6 +34,8 @@ class Outage:
     #: The worker is not ready meanwhile; else it may be so, now and then.
     unready: bool = True
     settings: dict[str, str] = field(default_factory=dict)
+    #: Health and topology name Postgres; else it is over before they can, and only counted.
+    named: bool = True
 
 
 def admin(scene: Scene, *statements: str) -> None:
@@ -189,7 +195,7 @@ OUTAGES = {
     "a long transaction holds all rows": Outage(all_rows_held),
     "the watermarks are held": Outage(one_mark_held),
     "packets are swallowed": Outage(packets_swallowed),
-    "answers to commits are lost": Outage(answers_to_commits_lost, unready=False),
+    "answers to commits are lost": Outage(answers_to_commits_lost, unready=False, named=False),
 }
 
 
@@ -201,12 +207,17 @@ async def test_postgres_recovers_and_so_does_the_worker_when(
     if outage.settings is LIMITED:
         settings["DATABASE_URL"] = limited_role(servers, ground)
     async with hold_scene(servers, ground, tmp_path, settings=settings) as scene:
-        before = scene.said()
+        before, failed = scene.said(), await counted(scene.worker)
         async with outage.fault(scene):
+            began = monotonic()
             scene.publish(len(scene.log.entries) // 3)
+            if outage.named:
+                await is_named(scene.worker, CULPRIT, began=began)
             await scene.says("stage_retry", before)
             if outage.unready:
                 await scene.is_ready(expected=False)
+        if not outage.named:
+            await is_counted(scene.worker, CULPRIT, before=failed)
         scene.publish()
         await scene.all_done()
         await scene.is_ready()

@@ -9,16 +9,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import psycopg2
 import pytest
 
 from config.embedded import EphemeralServers
+from tests.faults.culprit import counted, is_counted, is_named
 from tests.faults.scene import Scene, hold_scene
 from tests.integration.transport.nodes import Node, client_of, running
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.worker_process import eventually
 
+#: What health and topology call it.
+CULPRIT = "redis"
 USER = "limited"
 USER_IN_URL = f"{USER}:secret@"
 
@@ -34,6 +38,8 @@ class Outage:
     unready: bool = True
     #: The worker is a user of its own, which Redis forgets when it is restarted.
     user: str = ""
+    #: Health and topology name Redis; else it is over before they can, and only counted.
+    named: bool = True
 
 
 @asynccontextmanager
@@ -172,19 +178,33 @@ OUTAGES = {
     "its writes are paused": Outage(write_paused, "fleet_retry"),
     "packets are swallowed": Outage(packets_swallowed, "fleet_retry"),
     "it is slower than the worker waits": Outage(slow, "fleet_retry"),
-    "all connections are cut again and again": Outage(connections_cut, "broker_unavailable", False),
-    "answers to XADD are lost": Outage(answers_lost(b"XADD"), "stage_retry", False),
+    "all connections are cut again and again": Outage(
+        connections_cut, "broker_unavailable", unready=False, named=False
+    ),
+    "answers to XADD are lost": Outage(
+        answers_lost(b"XADD"), "stage_retry", unready=False, named=False
+    ),
     "answers to XREADGROUP are lost": Outage(
-        answers_lost(b"XREADGROUP", b"payload"), "broker_unavailable", False
+        answers_lost(b"XREADGROUP", b"payload"), "broker_unavailable", unready=False, named=False
     ),
-    "answers to XACK are lost": Outage(answers_lost(b"XACK"), "ack_retry", False),
-    "a stream of ours is of another type": Outage(of_another_type, "broker_unavailable", False),
-    "the right to XADD is taken away": Outage(forbidden("xadd"), "stage_retry", False, USER_IN_URL),
-    "the right to XACK is taken away": Outage(forbidden("xack"), "ack_retry", False, USER_IN_URL),
+    "answers to XACK are lost": Outage(
+        answers_lost(b"XACK"), "ack_retry", unready=False, named=False
+    ),
+    "a stream of ours is of another type": Outage(
+        of_another_type, "broker_unavailable", unready=False
+    ),
+    "the right to XADD is taken away": Outage(
+        forbidden("xadd"), "stage_retry", unready=False, user=USER_IN_URL
+    ),
+    "the right to XACK is taken away": Outage(
+        forbidden("xack"), "ack_retry", unready=False, user=USER_IN_URL
+    ),
     "the right to XREADGROUP is taken away": Outage(
-        forbidden("xreadgroup"), "broker_unavailable", False, USER_IN_URL
+        forbidden("xreadgroup"), "broker_unavailable", unready=False, user=USER_IN_URL
     ),
-    "the group at the source is destroyed": Outage(source_group_destroyed, "group_lost", False),
+    "the group at the source is destroyed": Outage(
+        source_group_destroyed, "group_lost", unready=False, named=False
+    ),
 }
 
 
@@ -197,13 +217,18 @@ async def test_redis_recovers_and_so_does_the_worker_when(
             "ACL", "SETUSER", USER, "reset", "on", ">secret", "~*", "&*", "+@all"
         )
     async with hold_scene(servers, ground, tmp_path, redis_user=outage.user) as scene:
-        before = scene.said()
+        before, failed = scene.said(), await counted(scene.worker)
         async with outage.fault(scene):
+            began = monotonic()
             if not outage.unready:
                 scene.publish(len(scene.log.entries) // 3)
+            if outage.named:
+                await is_named(scene.worker, CULPRIT, began=began)
             await scene.says(outage.says, before)
             if outage.unready:
                 await scene.is_ready(expected=False)
+        if not outage.named:
+            await is_counted(scene.worker, CULPRIT, before=failed)
         scene.publish()
         await scene.all_done()
         await scene.is_ready()
@@ -234,7 +259,7 @@ async def test_a_replica_takes_over_with_everything(
             lambda: at_replica.info("replication")["master_link_status"] == "up", what="a replica"
         )
         async with hold_scene(servers, ground, tmp_path) as scene:
-            before = scene.said()
+            before, failed = scene.said(), await counted(scene.worker)
             with closing(psycopg2.connect(ground.database_url)) as connection:
                 # Something is in hand, and nothing is being written, when the primary dies.
                 with connection.cursor() as cursor:
@@ -247,6 +272,7 @@ async def test_a_replica_takes_over_with_everything(
                 at_replica.execute_command("REPLICAOF", "NO", "ONE")
                 scene.redis_proxy.target_port = replica.port
             ground.redis_url = replica.url()
+            assert (await counted(scene.worker) - failed)[CULPRIT]
             scene.publish()
             await scene.all_done()
             await scene.is_ready()
@@ -257,7 +283,7 @@ async def test_redis_comes_back_empty_and_what_nobody_had_read_is_lost_and_nothi
     servers: EphemeralServers, ground: Ground, tmp_path: Path
 ) -> None:
     async with hold_scene(servers, ground, tmp_path) as scene:
-        before = scene.said()
+        before, failed = scene.said(), await counted(scene.worker)
         first = scene.published
         scene.published += len(scene.log.entries) // 3
         entries = scene.log.entries[first : scene.published]
@@ -270,6 +296,7 @@ async def test_redis_comes_back_empty_and_what_nobody_had_read_is_lost_and_nothi
             at_once.execute()
         lost = [entry_id for entry_id, _ in entries]
         await scene.says("stream_recreated", before)
+        await is_counted(scene.worker, CULPRIT, before=failed)
         scene.publish()
         await scene.all_done()
         await scene.is_ready()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from aiohttp import web
 
 from config.embedded import EphemeralServers
+from tests.faults.culprit import counted, is_counted, is_named
 from tests.faults.scene import Answer, Scene, hold_scene
 from tests.oracle import replay
 from tests.reconciliation import Ground
@@ -17,6 +19,8 @@ from tests.worker_process import eventually
 
 #: How long the sink's settings have the worker wait for an answer.
 TIMEOUT_S = 1
+#: What health and topology call it.
+CULPRIT = "sink.receiver"
 
 
 def says(status: int, **headers: str) -> Answer:
@@ -76,7 +80,9 @@ async def test_a_sink_recovers_and_gets_all_it_has_missed_when(
     async with hold_scene(servers, ground, tmp_path) as scene:
         before = scene.said()
         scene.receiver.answer = outage.answer
+        began = monotonic()
         scene.publish(len(scene.log.entries) // 3)
+        await is_named(scene.worker, CULPRIT, began=began)
         await scene.says("delivery_retry", before)
         await rows_are_right(scene)
         await scene.is_ready()
@@ -92,7 +98,9 @@ async def test_a_sink_that_nobody_listens_at_gets_all_it_has_missed(
     async with hold_scene(servers, ground, tmp_path) as scene:
         before = scene.said()
         await scene.receiver.stop_listening()
+        began = monotonic()
         scene.publish(len(scene.log.entries) // 3)
+        await is_named(scene.worker, CULPRIT, began=began)
         await scene.says("delivery_retry", before)
         await rows_are_right(scene)
         await scene.is_ready()
@@ -106,10 +114,11 @@ async def test_what_a_sink_refuses_for_good_is_kept_as_a_dead_letter(
     servers: EphemeralServers, ground: Ground, tmp_path: Path
 ) -> None:
     async with hold_scene(servers, ground, tmp_path) as scene:
-        before = scene.said()
+        before, failed = scene.said(), await counted(scene.worker)
         scene.receiver.answer = says(400)
         scene.publish(len(scene.log.entries) // 3)
         await scene.says("dead_letter", before)
+        await is_counted(scene.worker, CULPRIT, before=failed)
         await scene.all_done()
         await scene.is_ready()
         with ground.cursor() as cursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import pytest
 
@@ -105,3 +106,16 @@ async def test_an_attempt_from_before_ends_as_any_other() -> None:
     assert early[1] is not None
     found.ended(early[1], None)
     assert not meter.breaker_is_open
+
+
+async def test_a_sink_that_asks_to_be_left_alone_for_longer_is() -> None:
+    found, _ = breaker()
+    for retry_after_s in (None, 60, None):
+        attempt(found, DeliveryError("HTTP 429", retry_after_s=retry_after_s))
+    # What it asked for before the breaker was open holds for that delivery alone.
+    permit = await probe(found)
+    began = monotonic()
+    found.ended(permit, DeliveryError("HTTP 429", retry_after_s=0.4))
+    found.ended(await probe(found), None)
+    assert monotonic() - began >= 0.39
+    assert found.permit() is not None

@@ -36,6 +36,20 @@ def test_each_fault_of_the_document_is_a_test_and_each_test_is_in_it(section: st
     assert sorted(first_cells[1:]) == sorted(cases(module))
 
 
+AT_THE_START = "log: `waiting_for_server`"
+NAMED = {name: text for name, text in SECTIONS.items() if "| named |" in text}
+
+
+@pytest.mark.parametrize("section", NAMED)
+def test_the_document_says_of_each_case_whether_it_is_named_or_only_counted(section: str) -> None:
+    module = importlib.import_module(f"tests.faults.{section}")
+    said = dict(re.findall(r"^\| ([^|]+) \|.*\| ([^|]+) \|$", NAMED[section], re.MULTILINE))
+    for name, outage in module.OUTAGES.items():
+        assert said[name].startswith("counted: ") is not getattr(outage, "named", True), name
+    culprit = f"`{module.CULPRIT}`"
+    assert set(said.values()) <= {"named", culprit, f"counted: {culprit}", AT_THE_START}
+
+
 def test_there_are_seven_kinds_of_faults_and_more_than_fifty_cases() -> None:
     assert len(SECTIONS) == 7
     assert sum(text.count("\n| ") - 1 for text in SECTIONS.values()) > 50

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+import pytest
+
 from agents.gate import Gate
 from config.settings import DeliverySettings
 from streams.sink_meter import SinkMeter
@@ -64,3 +66,17 @@ async def test_nothing_passes_while_it_is_paused_or_not_known_to_run() -> None:
     assert await attempts_in(gate, 0.02) == 0
     gate.resume()
     assert await attempts_in(gate, 0.02) > 0
+
+
+async def test_who_waits_for_the_rate_limit_is_paused_as_well() -> None:
+    settings = DeliverySettings(name="billing", rate_limit_per_s=20)
+    gate = Gate(SinkMeter("billing"), settings, share=lambda: 1.0)
+    gate.resume()
+    made = [await gate.enter(), await gate.enter()]  # as many as may go at once
+    waiting = asyncio.ensure_future(gate.enter())
+    await asyncio.sleep(0)
+    gate.pause(for_s=0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.2)
+    gate.resume()
+    assert await asyncio.wait_for(waiting, 5) not in made

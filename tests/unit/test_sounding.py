@@ -72,6 +72,17 @@ async def test_an_error_is_said_and_the_last_answer_kept() -> None:
     assert sounding.trouble == "ZeroDivisionError in the worker"
 
 
+async def test_an_error_is_forgotten_when_nobody_has_asked_for_long() -> None:
+    async def answer() -> int:
+        raise DatabaseUnavailableError("gone")
+
+    sounding = Sounding(answer, every_s=0, deadline_s=1)
+    await sounding.take()
+    assert sounding.trouble == "gone"
+    sounding._asked_at -= 11
+    assert sounding.trouble == ""
+
+
 async def test_nothing_is_asked_once_it_is_closed() -> None:
     async def silence() -> int:
         await asyncio.Event().wait()
