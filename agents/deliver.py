@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import faust
 import structlog
@@ -38,6 +38,9 @@ from streams.transport import Entry
 __all__ = ["Deliver", "Delivery"]
 
 log = structlog.get_logger(__name__)
+
+#: The error of a delivery that gave way to others before it was attempted.
+_NEVER: Final = "never attempted"
 
 
 @dataclass(slots=True, eq=False)
@@ -282,7 +285,7 @@ class Deliver:
             status,
             attempts=attempts.count,
             took_s=took_s,
-            error="" if status is Status.DELIVERED else attempts.error,
+            error="" if status is Status.DELIVERED else attempts.error or _NEVER,
         )
 
     async def _give_up(self, delivery: Delivery, reason: Reason) -> None:
@@ -292,7 +295,7 @@ class Deliver:
 
     def _letter(self, delivery: Delivery, reason: Reason) -> DeadLetter:
         attempts = delivery.attempts
-        error = attempts.error or "never attempted"
+        error = attempts.error or _NEVER
         why = Dead(reason, error, max(attempts.count, 1), attempts.first_at_s or None)
         return DeadLetter.of_delivery(delivery.entry, self.name, self.sink.name, why)
 
