@@ -167,9 +167,11 @@ class Figures:
         found: dict[str, Any] = {}
         for tp in sorted(consumer.assignment()):
             topic = found.setdefault(
-                tp.topic, {"numbers": [], "in_hand": 0, "full": 0, "full_for_s": 0.0}
+                tp.topic,
+                {"numbers": [], "in_hand": 0, "capacity": 0, "full": 0, "full_for_s": 0.0},
             )
             topic["numbers"].append(tp.partition)
+            topic["capacity"] += consumer.ledger.capacity
             topic["in_hand"] += consumer.ledger.unsettled(tp)
             topic["full"] += consumer.ledger.is_open(tp) and not consumer.ledger.has_room(tp)
         for name, topic in found.items():

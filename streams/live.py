@@ -53,6 +53,10 @@ class LiveNode:
     backlog: Backlog | None = None
     #: Of a stream: who reads which partition.
     owners: Mapping[int, str] = field(default_factory=dict)
+    #: Of a stream: entries in hand at all workers. Of a lane: reports in it.
+    in_hand: int = 0
+    #: How many that may be; of a lane, what all lanes that are fed from one stream have together.
+    capacity: int = 0
     #: Of an agent: the sums, and for latencies the worst, over all workers.
     figures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,6 +145,7 @@ def join(
             per_s[source, target] += rate
     stages = {node.name: _sum_stages(workers, node.name) for node in topology.nodes}
     nodes: dict[str, LiveNode] = {}
+    reads = {edge.target: edge.source for edge in topology.edges}
     for node in topology.nodes:
         if node.kind is Kind.STREAM:
             nodes[node.name] = _stream(node.name, node.partitions, backlogs, owners, workers)
@@ -149,8 +154,16 @@ def join(
         elif node.kind is Kind.CHANNEL:
             depth = sum(w["lanes"].get(node.name.partition(".")[2], 0) for w in workers)
             state = State.BUSY if depth else State.IDLE
+            # Its bound is that of the stream whose agent feeds it.
+            _, capacity = _in_hand(reads.get(reads[node.name], ""), workers)
             nodes[node.name] = LiveNode(
-                node.kind, node.name, 1, state, backlog=Backlog(pending=depth)
+                node.kind,
+                node.name,
+                1,
+                state,
+                backlog=Backlog(pending=depth),
+                in_hand=depth,
+                capacity=capacity,
             )
         else:
             flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
@@ -192,7 +205,24 @@ def _stream(
         state, because = State.UNOWNED, f"{partitions - len(owned)} partitions read by nobody"
     elif full_for_s >= _BLOCKED_S:
         state, because = State.BLOCKED, f"its agent has had all it takes for {full_for_s:.0f} s"
-    return LiveNode(Kind.STREAM, name, partitions, state, because, backlog=backlog, owners=owned)
+    in_hand, capacity = _in_hand(name, workers)
+    return LiveNode(
+        Kind.STREAM,
+        name,
+        partitions,
+        state,
+        because,
+        backlog=backlog,
+        owners=owned,
+        in_hand=in_hand,
+        capacity=capacity,
+    )
+
+
+def _in_hand(topic: str, workers: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Entries of `topic` that all workers have in hand, and how many they may have."""
+    held = [w["partitions"][topic] for w in workers if topic in w["partitions"]]
+    return sum(h.get("in_hand", 0) for h in held), sum(h.get("capacity", 0) for h in held)
 
 
 def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:

@@ -46,6 +46,8 @@ class Ledger:
     """
 
     def __init__(self, *, capacity: int, read_size: int, on_room: Callable[[], None]) -> None:
+        #: Entries of one partition that may be in hand.
+        self.capacity = capacity
         self._full_above = capacity - read_size
         self._on_room = on_room
         self._partitions: dict[TP, _Partition] = {}
