@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DEMO ?= 1
 SOAK_S ?= 600
+BENCH ?= full
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -75,9 +76,8 @@ lint: $(INSTALLED) ## Check style, format, types and which package may import wh
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure.
-	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; \
-	else echo "see benchmarks/"; fi
+bench: $(INSTALLED) ## Measure against peers and targets, in a quarter of an hour; BENCH=quick: two minutes.
+	@BENCH=$(BENCH) $(BIN)/python -m benchmarks --json .data/bench.json
 
 .PHONY: constraints
 constraints: $(INSTALLED) ## Write constraints.txt (to run) and constraints-dev.txt (and to work) anew.

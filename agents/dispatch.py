@@ -9,10 +9,11 @@ import faust
 
 from agents.lane import Lane
 from agents.order import KeyedOrder
+from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.report import Report
 from streams.dead_letters import DeadLetter
-from streams.events import Bad, EntryId, Skip, SkipRule, read_event
+from streams.events import CapsuleEvent, Skip, SkipRule
 from streams.outcomes import Dead
 from streams.topics import SOURCE_ID
 from streams.transport import Entry
@@ -27,17 +28,20 @@ class Dispatch:
     """The agent ``dispatch``.
 
     Arguments:
+        readings: what `Route` has read.
         lanes: by the name of the verb, and one under :data:`FAILURE`.
     """
 
     name = "dispatch"
 
-    def __init__(self, reconciler: Reconciler, lanes: Mapping[str, Lane]) -> None:
+    def __init__(
+        self, reconciler: Reconciler, readings: Readings, lanes: Mapping[str, Lane]
+    ) -> None:
         self._reconciler = reconciler
-        self._payload_max_bytes = reconciler.settings.payload_max_bytes
+        self._readings = readings
         self._lanes = lanes
         self._stage = reconciler.stage(self.name)
-        self.order: KeyedOrder[Report] = KeyedOrder(lambda report: report.event.capsule_id)
+        self.order: KeyedOrder[Report] = KeyedOrder(lambda report: report.event.capsule_id.int)
         self._flows = {
             name: reconciler.wiring.connect(self.name, f"lane.{lane.name}")
             for name, lane in lanes.items()
@@ -58,25 +62,25 @@ class Dispatch:
         skipped: dict[SkipRule, list[Entry]] = {}
         dead: list[tuple[Entry, DeadLetter]] = []
         for entry in entries:
-            source_id = EntryId.parse(entry.header(SOURCE_ID) or b"0-0")
-            event = read_event(source_id, entry.value, payload_max_bytes=self._payload_max_bytes)
-            if isinstance(event, Skip):
+            event = self._readings.read_again(entry.header(SOURCE_ID) or b"0-0", entry.value)
+            if isinstance(event, CapsuleEvent):
+                reports.append(Report(event, entry))
+            elif isinstance(event, Skip):
                 skipped.setdefault(event.rule, []).append(entry)
-            elif isinstance(event, Bad):
+            else:
                 why = Dead.of_bad(event)
                 dead.append((entry, DeadLetter.of_report(entry, self.name, why)))
-            else:
-                reports.append(Report(event, entry))
         for rule, of_rule in skipped.items():
             self._stage.skip(of_rule, rule)
-        with self._reconciler.working([entry for entry, _ in dead]) as ours:
-            await self._stage.dead(death for death in dead if death[0] in ours)
+        if dead:
+            with self._reconciler.working([entry for entry, _ in dead]) as ours:
+                await self._stage.dead(death for death in dead if death[0] in ours)
         return reports
 
     async def _hand_out(self, reports: Iterable[Report]) -> None:
         by_lane: dict[str, list[Report]] = {}
         for report in reports:
-            name = report.event.verb.value if report.event.succeeded else FAILURE
+            name = report.event.verb if report.event.succeeded else FAILURE
             by_lane.setdefault(name, []).append(report)
         for name, batch in by_lane.items():
             self._flows[name].entries += len(batch)

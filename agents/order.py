@@ -24,22 +24,25 @@ class KeyedOrder(Generic[T]):
 
     def __init__(self, key: Callable[[T], Hashable]) -> None:
         self._key = key
-        #: A key stands here while an item of it is under way; behind it, those that wait.
-        self._waiting: dict[Hashable, deque[T]] = {}
+        #: A key stands here while an item of it is under way; behind it, those that wait, if any.
+        self._waiting: dict[Hashable, deque[T] | None] = {}
         self._held_back = 0
 
     def admit(self, items: Iterable[T]) -> list[T]:
         """Take `items` in and return those that may go now; they are then under way."""
         ready = []
+        waiting, key_of = self._waiting, self._key
         for item in items:
-            key = self._key(item)
-            behind = self._waiting.get(key)
-            if behind is None:
-                self._waiting[key] = deque()
+            key = key_of(item)
+            if key not in waiting:
+                waiting[key] = None
                 ready.append(item)
-            else:
-                behind.append(item)
-                self._held_back += 1
+                continue
+            behind = waiting[key]
+            if behind is None:
+                behind = waiting[key] = deque()
+            behind.append(item)
+            self._held_back += 1
         return ready
 
     def release(self, items: Iterable[T]) -> list[T]:
@@ -49,14 +52,14 @@ class KeyedOrder(Generic[T]):
             KeyError: an item was not under way.
         """
         ready = []
+        waiting, key_of = self._waiting, self._key
         for item in items:
-            key = self._key(item)
-            behind = self._waiting[key]
-            if behind:
+            key = key_of(item)
+            if behind := waiting[key]:
                 ready.append(behind.popleft())
                 self._held_back -= 1
             else:
-                del self._waiting[key]
+                del waiting[key]
         return ready
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 import faust
 
+from agents.backlog_cap import BacklogCap
+from agents.recorder import Recorder
 from agents.stage import Stage
 from config.settings import Settings
 from streams.postgres import Postgres
@@ -16,7 +18,14 @@ from streams.topics import Topics
 from streams.topology import Outlet, Statement, Wiring
 from streams.transport import Consumer, Entry, StreamLayout, Transport
 
-__all__ = ["Reconciler"]
+__all__ = ["Reconciler", "among"]
+
+
+def among(entries: list[Entry], ours: frozenset[Entry]) -> list[Entry]:
+    """Those of `entries` that are in `ours`, in order; all of them, as a rule."""
+    if len(ours) == len(entries):
+        return entries
+    return [entry for entry in entries if entry in ours]
 
 
 @dataclass(slots=True)
@@ -28,6 +37,16 @@ class Reconciler:
     topics: Topics
     postgres: Postgres
     wiring: Wiring
+    recorder: Recorder
+    #: By name of the sink.
+    caps: dict[str, BacklogCap] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what belongs to each sink, whoever sends to it or delivers."""
+        self.caps = {
+            sink.name: BacklogCap(sink, self.wiring.meter.sink(sink.name))
+            for sink in self.settings.sinks
+        }
 
     @property
     def consumer(self) -> Consumer:

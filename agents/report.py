@@ -10,7 +10,7 @@ from streams.transport import Entry
 __all__ = ["Report"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Report:
     """One event under way, with the entry to settle when it is done."""
 

@@ -2,6 +2,7 @@
 
 The order of the steps is what the guarantees rest on:
 
+0. while a sink's backlog is full, and is to hold up the pipeline, nothing is begun;
 1. the statement moves the watermarks and has its effects, all in one transaction;
 2. the hook topics get the successful events (again, if this worker died behind step 1);
 3. the entries are settled, and only then may the next reports of their capsules go.
@@ -61,8 +62,11 @@ class VerbAgent:
         self._reconciler = reconciler
         self._statement = reconciler.statement(name, statement)
         self._parameters = parameters
-        topics = reconciler.topics.hooks.values() if hooks else ()
-        self._hooks = [reconciler.outlet(name, topic) for topic in topics]
+        topics = reconciler.topics.hooks if hooks else {}
+        self._hooks = [
+            (reconciler.outlet(name, topic), reconciler.caps[sink])
+            for sink, topic in topics.items()
+        ]
         self._stage = reconciler.stage(name)
         self._release: Release | None = None
         reconciler.app.agent(self.lane.channel, name=name)(self.run)
@@ -76,10 +80,16 @@ class VerbAgent:
         await self.lane.work(stream, self._handle)
 
     async def _handle(self, reports: list[Report]) -> None:
+        # Before anything is begun: who waits here holds on to no partition.
+        for _, cap in self._hooks:
+            if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
+                return
         self._stage.receive(reports)
         self._stage.trace.receive(reports)
         with self._reconciler.working([report.entry for report in reports]) as ours:
-            mine = [report for report in reports if report.entry in ours]
+            mine = reports
+            if len(ours) < len(reports):
+                mine = [report for report in reports if report.entry in ours]
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
@@ -111,8 +121,9 @@ class VerbAgent:
     async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
         fresh, changed = row[0], row[1]
         homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
-        done = [report for report in reports if report.event.capsule_id not in homeless]
+        done = reports
         if homeless:
+            done = [report for report in reports if report.event.capsule_id not in homeless]
             without = [report for report in reports if report.event.capsule_id in homeless]
             await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
         log.debug(
@@ -144,5 +155,6 @@ class VerbAgent:
             for report in reports
         ]
         self._stage.trace.carry(reports, records)
-        for outlet in self._hooks:
+        for outlet, cap in self._hooks:
             await outlet.send(records)
+            cap.note_sent(len(records))

@@ -11,8 +11,9 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final, Self
 from uuid import UUID
@@ -24,15 +25,29 @@ import redis
 from benchmarks.mixes import Log
 from config.embedded import EphemeralServers
 from config.migrate import migrate
-from config.server_process import LOOPBACK
+from config.server_process import LOOPBACK, ServerProcess
 from tests.oracle import Entry, Row
-from tests.reconciliation import GROUP, PREFIX, SOURCE
+from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 
-__all__ = ["GROUP", "SOURCE", "Arena"]
+__all__ = ["GROUP", "SOURCE", "Arena", "beginning_of"]
 
 _KEPT_DATABASE: Final = 1
+_BEGINNING: Final = f"{SOURCE}:beginning"
+_BEGINNING_PART: Final = 10
 _POLL_S: Final = 0.02
 _ENTRIES_PER_PIPELINE: Final = 1_000
+
+#: The ids are those of `benchmarks.growth.capsule_uuid`; one row in ten waits for an event.
+_FILL: Final = """
+    truncate sandboxes, audit_logs, capsule_reconciler.watermarks;
+    insert into sandboxes (id, team_id, status)
+        select
+            md5(n::text)::uuid, '00000000-0000-0000-0000-000000000007',
+            case when n %% 10 = 0 then 'starting' else 'error' end
+        from generate_series(0, %(capsules)s - 1) as n;
+    insert into capsule_reconciler.watermarks (capsule_id, ms, seq) select id, 1, 0 from sandboxes;
+    analyze sandboxes, capsule_reconciler.watermarks;
+"""
 
 _RESTORE: Final = """
     truncate sandboxes, audit_logs, capsule_reconciler.watermarks;
@@ -82,6 +97,16 @@ class Arena:
         """Where the contender's rows are."""
         return self.servers.database_url
 
+    @property
+    def redis_pid(self) -> int:
+        """The process id of Valkey."""
+        return _running(self.servers.redis)
+
+    @property
+    def postgres_pid(self) -> int:
+        """The process id of Postgres, whose backends are its children."""
+        return _running(self.servers.postgres)
+
     @contextlib.contextmanager
     def cursor(self) -> Iterator[Any]:
         """Give a cursor whose statements commit one by one."""
@@ -91,7 +116,7 @@ class Arena:
                 yield cursor
 
     def load(self, log: Log) -> None:
-        """Keep `log` for :meth:`restore`."""
+        """Keep `log` for :meth:`restore`, and the beginning of it beside."""
         with self.cursor() as cursor:
             cursor.execute("drop table if exists rows_before")
             cursor.execute("create table rows_before (like sandboxes)")
@@ -103,18 +128,46 @@ class Arena:
             )
         _, kept = self._clients
         kept.flushdb()
-        _append(kept, log.entries)
+        _append(kept, SOURCE, log.entries)
+        _append(kept, _BEGINNING, beginning_of(log).entries)
 
-    def restore(self, *, entries: bool = True) -> None:
-        """Put rows and stream back, as if nothing had run; without `entries` an empty stream."""
+    def restore(self, *, entries: bool = True, beginning: bool = False) -> None:
+        """Put rows and stream back, as if nothing had run.
+
+        Arguments:
+            entries: without, the stream is empty.
+            beginning: only the entries of :func:`beginning_of` the log.
+        """
         own, kept = self._clients
         own.flushdb()
         if entries:
-            kept.copy(SOURCE, SOURCE, destination_db=0)
+            kept.copy(_BEGINNING if beginning else SOURCE, SOURCE, destination_db=0)
         own.xgroup_create(SOURCE, GROUP, id="0", mkstream=True)
         with self.cursor() as cursor:
             cursor.execute(_RESTORE)
             cursor.execute("checkpoint")
+
+    def fill(self, capsules: int) -> None:
+        """Have rows and marks of so many capsules, and nothing in Redis but an empty stream."""
+        own, _ = self._clients
+        own.flushdb()
+        own.xgroup_create(SOURCE, GROUP, id="0", mkstream=True)
+        with self.cursor() as cursor:
+            cursor.execute(_FILL, {"capsules": capsules})
+            cursor.execute("checkpoint")
+
+    def publish_many(self, payloads: Sequence[bytes], count: int) -> None:
+        """Append `count` entries with these payloads, over and over."""
+        pipeline = self._clients[0].pipeline(transaction=False)
+        for number, payload in enumerate(islice(cycle(payloads), count), start=1):
+            pipeline.xadd(SOURCE, {"payload": payload})
+            if number % _ENTRIES_PER_PIPELINE == 0:
+                pipeline.execute()
+        pipeline.execute()
+
+    def shares(self) -> list[int]:
+        """Return how many partitions each worker reads, least first."""
+        return Ground(self.redis_url, self.database_url).shares()
 
     def publish(self, payload: bytes) -> None:
         """Append one entry, under an id of Redis' own."""
@@ -163,10 +216,21 @@ class Arena:
             return sum(expected[UUID(key)].status != status for key, status in cursor.fetchall())
 
 
-def _append(client: Any, entries: Iterable[Entry]) -> None:
+def _running(server: ServerProcess) -> int:
+    pid = server.running_pid()
+    assert pid is not None, f"{server.name} is gone"
+    return pid
+
+
+def beginning_of(log: Log) -> Log:
+    """Return the log that those are given for whom all of it would take too long."""
+    return Log(log.rows, log.entries[: max(len(log.entries) // _BEGINNING_PART, 1)])
+
+
+def _append(client: Any, key: str, entries: Iterable[Entry]) -> None:
     pipeline = client.pipeline(transaction=False)
     for number, (entry_id, payload) in enumerate(entries, start=1):
-        pipeline.xadd(SOURCE, {"payload": payload}, id=entry_id)
+        pipeline.xadd(key, {"payload": payload}, id=entry_id)
         if number % _ENTRIES_PER_PIPELINE == 0:
             pipeline.execute()
     pipeline.execute()

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from benchmarks.arena import Arena
 from benchmarks.contenders import Contender, Run, run_once
+from benchmarks.cpu import Used
 from benchmarks.mixes import make_log
 from tests.oracle import replay
 
 __all__ = ["BASELINES", "Comparison", "compare"]
 
 #: What the others are set in relation to, where it takes part.
-BASELINES: Final = ("one-at-a-time", "plain-loop")
+BASELINES: Final = ("one-at-a-time", "plain-loop", "faststream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,11 @@ class Comparison:
         runs = self.runs[name]
         return Run(
             median(run.events_per_s for run in runs),
-            median(run.cpu_us_per_event for run in runs),
+            Used(
+                median(run.cpu_us.contender for run in runs),
+                median(run.cpu_us.postgres for run in runs),
+                median(run.cpu_us.redis for run in runs),
+            ),
             max(run.wrong_rows for run in runs),
         )
 
@@ -80,15 +85,14 @@ def compare(
 ) -> Comparison:
     """Let `contenders` work through one log, in turn, `rounds` times."""
     log = make_log(mix, events=events, seed=seed)
-    expected = replay(log.rows, log.entries)
-    changed_rows = sum(row.last_updated_set for row in expected.rows.values())
+    changed_rows = sum(row.last_updated_set for row in replay(log.rows, log.entries).rows.values())
     arena.load(log)
     present = [contender for contender in contenders if not contender.absent]
     runs: dict[str, list[Run]] = {contender.name: [] for contender in present}
     for number in range(rounds):
         for contender in _in_turn(present, number):
             say(f"{mix}, round {number + 1} of {rounds}: {contender.name}")
-            runs[contender.name].append(run_once(arena, contender, log, expected))
+            runs[contender.name].append(run_once(arena, contender, log))
     absent = {contender.name: contender.absent for contender in contenders if contender.absent}
     return Comparison(mix, events, changed_rows, runs, absent)
 

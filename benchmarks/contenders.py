@@ -11,10 +11,11 @@ from typing import Final
 import psutil
 
 from benchmarks import faststream_batch
-from benchmarks.arena import Arena
+from benchmarks.arena import Arena, beginning_of
+from benchmarks.cpu import Used, used_s
 from benchmarks.mixes import Log
 from benchmarks.processes import BenchmarkError, Module, Reconciler
-from tests.oracle import Outcome
+from tests.oracle import replay
 
 __all__ = ["CONTENDERS", "Contender", "Run", "run_once"]
 
@@ -31,6 +32,8 @@ class Contender:
     launch: Launch
     #: Whether there are streams behind the source stream to wait for.
     topics: bool = False
+    #: Whether it is given the beginning of a log only: it would take minutes over all of it.
+    beginning: bool = False
     #: Why it cannot take part; empty if it can.
     absent: str = ""
 
@@ -40,8 +43,8 @@ class Run:
     """What one run came to."""
 
     events_per_s: float
-    #: Of the contender's own process, in user and system mode.
-    cpu_us_per_event: float
+    #: Microseconds of processor time per event.
+    cpu_us: Used
     #: Rows whose status is not what the events, one after the other, come to.
     wrong_rows: int
 
@@ -58,7 +61,7 @@ def _worker(arena: Arena, directory: Path, *, webhook: bool) -> Reconciler:
 
 
 CONTENDERS: Final = (
-    Contender("one-at-a-time", _program("one_at_a_time")),
+    Contender("one-at-a-time", _program("one_at_a_time"), beginning=True),
     Contender("plain-loop", _program("plain_loop")),
     Contender(
         "faststream",
@@ -70,31 +73,33 @@ CONTENDERS: Final = (
 )
 
 
-def run_once(arena: Arena, contender: Contender, log: Log, expected: Outcome) -> Run:
+def run_once(arena: Arena, contender: Contender, log: Log) -> Run:
     """Put everything back and let `contender` work through `log`, which the arena has loaded.
 
     Raises:
         BenchmarkError: it did not get to the end of it.
     """
-    arena.restore()
+    if contender.beginning:
+        log = beginning_of(log)
+    arena.restore(beginning=contender.beginning)
     process = contender.launch(arena, arena.new_directory(contender.name))
     try:
         begun_at = process.wait_ready()
-        cpu_before_s = _cpu_s(process.pid)
+        before = _used(arena, process.pid)
         try:
             ended_at = arena.wait_drained(topics=contender.topics, timeout_s=_TIMEOUT_S)
-            cpu_s = _cpu_s(process.pid) - cpu_before_s
+            used = _used(arena, process.pid) - before
         except (TimeoutError, psutil.Error) as exc:
             raise BenchmarkError(f"{contender.name}: {exc}: {process.tail()}") from exc
     finally:
         process.stop()
+    expected = replay(log.rows, log.entries)
     return Run(
         events_per_s=len(log.entries) / (ended_at - begun_at),
-        cpu_us_per_event=cpu_s * 1e6 / len(log.entries),
+        cpu_us=used * 1e6 / len(log.entries),
         wrong_rows=arena.wrong_rows(expected.rows),
     )
 
 
-def _cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+def _used(arena: Arena, pid: int) -> Used:
+    return Used(used_s(pid), used_s(arena.postgres_pid), used_s(arena.redis_pid))

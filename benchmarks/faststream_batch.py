@@ -1,6 +1,6 @@
 """A contender: FastStream's Redis stream subscriber in batch mode, with the plain loop's SQL.
 
-FastStream is no dependency of this project; where it is not installed the table says so.
+FastStream is a dependency of development only; where it is not installed the table says so.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.arena import Arena
+from benchmarks.cpu import CpuMeter
 from benchmarks.mixes import make_log
 from benchmarks.processes import BenchmarkError, Module, Reconciler
 
 __all__ = ["RATES", "Latency", "Paced", "measure_latency"]
 
-RATES: Final = (100, 1_000)
+RATES: Final = (100, 1_000, 5_000)
 _DRAIN_TIMEOUT_S: Final = 60.0
 _SETTLE_S: Final = 1.0
 _IDLE_S: Final = 5.0
@@ -88,7 +89,7 @@ def measure_latency(
         first_effect_s = _first_effect_at(arena) - worker.spawned_at
         say("idle")
         time.sleep(_SETTLE_S)
-        idle = _CpuMeter(worker.pid)
+        idle = CpuMeter(worker.pid)
         time.sleep(_IDLE_S)
         idle_cpu_percent = idle.percent()
         paced: list[Paced] = []
@@ -124,7 +125,7 @@ def _measure_paced(arena: Arena, worker: Reconciler, part: Sequence[int]) -> Pac
     publisher = Module("publisher", arena.redis_url, *map(str, part), directory=directory)
     try:
         begun_at = publisher.wait_ready()
-        meter = _CpuMeter(worker.pid)
+        meter = CpuMeter(worker.pid)
         ended_at = publisher.wait_ready()
         cpu_percent = meter.percent()
     finally:
@@ -148,20 +149,3 @@ def _measure_paced(arena: Arena, worker: Reconciler, part: Sequence[int]) -> Pac
 def _percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of all are not above."""
     return ordered[ceil(len(ordered) * share) - 1]
-
-
-class _CpuMeter:
-    """The part of one core that a process uses, from now on."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self._begun = (time.monotonic(), self._used_s())
-
-    def _used_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
-
-    def percent(self) -> float:
-        """Return it in per cent."""
-        begun_at, used_s = self._begun
-        return (self._used_s() - used_s) / (time.monotonic() - begun_at) * 100

@@ -91,9 +91,11 @@ class Receiver(Module):
 
 
 class Reconciler:
-    """A worker of this project, with the settings that a worker has by default."""
+    """A worker of this project, with the settings that a worker has by default, but for some."""
 
-    def __init__(self, arena: Arena, *, directory: Path, webhook: bool = False) -> None:
+    def __init__(
+        self, arena: Arena, *, directory: Path, webhook: bool = False, **settings: str
+    ) -> None:
         self._receiver = Receiver(directory) if webhook else None
         sinks = self._receiver.settings() if self._receiver else {}
         self.spawned_at = time.time()
@@ -103,6 +105,7 @@ class Reconciler:
             DATABASE_URL=arena.database_url,
             CAPSULES_SOURCE_START_ID="0",
             **sinks,
+            **settings,
         )
 
     @property

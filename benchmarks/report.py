@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, Final
 
 from rich.table import Table
 
 from benchmarks.comparison import BASELINES, Comparison
+from benchmarks.growth import Growth
 from benchmarks.latency import Latency
+from benchmarks.targets import Verdict
 
-__all__ = ["comparison_table", "latency_tables"]
+__all__ = ["comparison_table", "growth_table", "latency_tables", "targets_table"]
 
 #: Short, so that the table fits a terminal of 80 columns.
-_SHORT: Final = {"one-at-a-time": "x one", "plain-loop": "x plain"}
+_SHORT: Final = {"one-at-a-time": "x one", "plain-loop": "x plain", "faststream": "x fs"}
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """One row for each mix and contender."""
     table = _table(
-        "Throughput, medians over the rounds",
+        "Throughput, medians over the rounds; own, pg, rd (Redis): CPU us per event",
         ("mix", "contender"),
-        ("events/s", *(_SHORT[name] for name in BASELINES), "CPU us", "wrong"),
+        ("events/s", *(_SHORT[name] for name in BASELINES), "own", "pg", "rd", "wrong"),
     )
     for comparison in comparisons:
         for name in comparison.runs:
             run = comparison.middle(name)
             table.add_row(
                 comparison.mix,
-                name,
+                _short(name),
                 f"{run.events_per_s:,.0f}",
                 *(_ratio(comparison.ratio(name, baseline)) for baseline in BASELINES),
-                f"{run.cpu_us_per_event:,.0f}",
+                *(
+                    f"{us:,.0f}"
+                    for us in (run.cpu_us.contender, run.cpu_us.postgres, run.cpu_us.redis)
+                ),
                 f"{run.wrong_rows:,}",
             )
         for name, why in comparison.absent.items():
-            table.add_row(comparison.mix, name, why, *[""] * (len(BASELINES) + 2))
+            table.add_row(comparison.mix, _short(name), why, *[""] * (len(BASELINES) + 4))
         table.add_section()
+    return table
+
+
+def growth_table(growth: Sequence[Growth]) -> Table:
+    """One row for each size of each thing that grows."""
+    table = _table(
+        "Cost of an event as things grow, CPU us",
+        ("what",),
+        ("size", "events/s", "workers", "postgres", "redis", "all", "x least"),
+    )
+    for one in growth:
+        least = min(cost.cpu_us.total for cost in one.costs.values())
+        for size, cost in one.costs.items():
+            us = cost.cpu_us
+            table.add_row(
+                one.what,
+                f"{size:,}",
+                f"{cost.events_per_s:,.0f}",
+                *(f"{part:,.0f}" for part in (*astuple(us), us.total)),
+                f"{us.total / least:.2f}",
+            )
+        table.add_section()
+    return table
+
+
+def targets_table(found: Sequence[Verdict]) -> Table:
+    """One row for each target."""
+    table = _table("Targets", ("what",), ("target", "seen", "met"))
+    for verdict in found:
+        met = "yes" if verdict.met else "[red]no[/]"
+        table.add_row(verdict.what, verdict.target, verdict.seen, met)
     return table
 
 
@@ -71,6 +108,10 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
         options: dict[str, Any] = {"justify": "right", "no_wrap": True}
         table.add_column(name, **options)
     return table
+
+
+def _short(name: str) -> str:
+    return name.replace("reconciler", "ours").replace("one-at-a-time", "one by one")
 
 
 def _ratio(ratio: float | None) -> str:

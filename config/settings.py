@@ -27,6 +27,7 @@ from config.mistakes import SettingsError, describe
 from config.sink_types import BUILT_IN, check_options
 from config.sinks import (
     SINK_MODELS,
+    DeliverySettings,
     LogSinkSettings,
     PluginSinkSettings,
     SinkSettings,
@@ -51,6 +52,7 @@ from config.urls import (
 
 __all__ = [
     "EMBEDDED",
+    "DeliverySettings",
     "LogSinkSettings",
     "PluginSinkSettings",
     "Settings",
@@ -144,6 +146,8 @@ class Settings(BaseSettings):
     """How long a dead letter is kept after it was replayed or discarded."""
     dead_letters_max: int = Field(default=100_000, ge=1, le=10_000_000)
     """Dead letters that the table holds; beyond, resolved ones go first, then the oldest."""
+    deliveries_kept: int = Field(default=1_000, ge=0, le=100_000)
+    """Deliveries to each sink that are recorded, the newest ones; 0: none."""
 
     data_dir: Path = Path(".data")
     """Where the embedded servers keep their data."""

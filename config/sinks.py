@@ -16,6 +16,8 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -89,19 +91,45 @@ class _SinkSettings(BaseModel):
     teams: TeamIds | None = None
 
 
-class LogSinkSettings(_SinkSettings):
+class DeliverySettings(_SinkSettings):
+    """How deliveries are made, whatever the sink."""
+
+    #: Attempts at the same time; None: what suits the type.
+    concurrency: int | None = Field(default=None, ge=1, le=1000)
+    timeout_s: float = Field(default=10.0, gt=0, le=300)
+    #: Of the whole fleet; None: as fast as it goes.
+    rate_limit_per_s: float | None = Field(default=None, gt=0, le=100_000)
+    #: Whether a capsule's deliveries come one after the other.
+    ordered: bool = Field(default=True, strict=True)
+    #: From its first attempt on; a delivery that was not taken by then is a dead letter.
+    retry_for_s: float = Field(default=259_200.0, ge=0, le=31_536_000)
+    #: Behind the first failed attempt, and the longest it grows to.
+    retry_pause_min_s: float = Field(default=0.5, gt=0, le=3600)
+    retry_pause_max_s: float = Field(default=60.0, gt=0, le=3600, validate_default=True)
+    #: Failures in a row that open the breaker, and how long it is open before it is probed.
+    breaker_failures: int = Field(default=10, ge=1, le=10_000)
+    breaker_pause_s: float = Field(default=5.0, gt=0, le=3600)
+
+    #: Entries in the sink's topic at most, and what becomes of more.
+    backlog_max: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
+    at_backlog_max: Literal["hold", "dead_letter_oldest"] = "hold"
+
+    @field_validator("retry_pause_max_s")
+    @classmethod
+    def _pauses_grow(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("retry_pause_min_s")  # absent when it is a mistake itself
+        if least is not None and value < least:
+            raise ValueError(f"expected at least retry_pause_min_s, which is {least:g} s")
+        return value
+
+
+class LogSinkSettings(DeliverySettings):
     """A sink that writes each event to the log."""
 
     type: Literal["log"] = "log"
 
 
-class _DeliverySettings(_SinkSettings):
-    timeout_s: float = Field(default=10.0, gt=0, le=300)
-    #: From its first attempt on; a delivery that was not taken by then is a dead letter.
-    retry_for_s: float = Field(default=259_200.0, ge=0, le=31_536_000)
-
-
-class WebhookSinkSettings(_DeliverySettings):
+class WebhookSinkSettings(DeliverySettings):
     """A sink that posts each event, signed, to an address.
 
     Exactly one of `secret`, `secret_env` (the name of an environment variable) and `secret_file`
@@ -119,7 +147,6 @@ class WebhookSinkSettings(_DeliverySettings):
     next_secret: SecretStr | None = None
     next_secret_env: str | None = Field(default=None, min_length=1)
     next_secret_file: str | None = Field(default=None, min_length=1)
-    concurrency: int = Field(default=16, ge=1, le=1000)
     #: Whether it may be on this machine or in a private network.
     allow_private: bool = Field(default=False, strict=True)
 
@@ -143,7 +170,7 @@ class WebhookSinkSettings(_DeliverySettings):
         return self
 
 
-class PluginSinkSettings(_DeliverySettings):
+class PluginSinkSettings(DeliverySettings):
     """A sink of any other type: one that is installed, or `package.module:Class`.
 
     `options` is the sink's own, read by its own model (:mod:`config.sink_types`). What
@@ -153,8 +180,6 @@ class PluginSinkSettings(_DeliverySettings):
 
     type: str = Field(min_length=1, max_length=200)
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
-    #: None: 16, or as many as two batches have.
-    concurrency: int | None = Field(default=None, ge=1, le=1000)
     #: Of a sink that takes batches: events in one, and how long the first waits for the others.
     batch_max_events: int = Field(default=100, ge=1, le=500)
     batch_max_age_s: float = Field(default=1.0, gt=0, le=60)

@@ -17,11 +17,15 @@ from faust.tables import TableManager
 from mode import Seconds
 
 from agents import create, destroy, failure, pause, resume
+from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
+from agents.pause_watch import PauseWatch
+from agents.readings import Readings
 from agents.reconciler import Reconciler
+from agents.recorder import Recorder
 from agents.route import Route
 from config.embedded import resolve_embedded
 from config.log import configure_logging
@@ -31,15 +35,17 @@ from streams.broker_url import broker_url, public_broker_url
 from streams.chores import make_housekeeping
 from streams.figures import Figures
 from streams.health import Health
+from streams.inputs import Inputs
 from streams.journal import PostgresJournal
 from streams.operations import serve_operations
 from streams.postgres import Postgres
 from streams.readiness import ReadyFile
 from streams.soundings import Soundings
 from streams.topics import key_prefix, make_topics
-from streams.topology import Wiring
+from streams.topology import Wiring, topology_of
 from streams.tracing import make_tracing
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
+from streams.transport.connection import connect
 from streams.watchdog import EndingSupervisor, Watchdog
 from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
@@ -82,22 +88,37 @@ class ReconcilerApp(faust.App):
             logging_config=logging_config,
             topic_disable_leader=True,
             topic_partitions=settings.partitions,
+            # What waits for an agent waits in the transport, which makes few large batches of it.
+            stream_buffer_maxsize=1,
             web_enabled=settings.web_port > 0,
             web_bind=settings.web_bind,
             web_port=settings.web_port or 6066,
             web_application_options=WEB_OPTIONS,
             worker_redirect_stdouts=False,
         )
+        wiring = Wiring(
+            tracing=make_tracing(settings.traces, group=settings.app_id, version=VERSION)
+        )
         self.reconciler = Reconciler(
             app=self,
             settings=settings,
             topics=make_topics(self, settings),
             postgres=postgres,
-            wiring=Wiring(
-                tracing=make_tracing(settings.traces, group=settings.app_id, version=VERSION)
+            wiring=wiring,
+            recorder=Recorder(
+                lambda: connect(
+                    broker_url(settings),
+                    timeout_s=settings.redis_timeout_s,
+                    name=f"{settings.app_id}-recorder",
+                ),
+                StreamLayout(key_prefix(settings)),
+                keep=settings.deliveries_kept,
+                clock=wiring.meter.clock,
             ),
         )
         self.deliveries: list[Deliver] = []
+        #: What each stage has to do; known when all of them are made.
+        self.inputs: Inputs
         #: As in the settings, in their order.
         self.sinks: list[Made] = []
         self.watchdog = Watchdog(
@@ -147,6 +168,7 @@ class ReconcilerApp(faust.App):
     async def on_shutdown(self) -> None:
         """Call when everything has stopped."""
         await super().on_shutdown()
+        await self.reconciler.recorder.finish()
         await asyncio.gather(*(delivery.sink.close() for delivery in self.deliveries))
         await self.reconciler.postgres.close()
         await asyncio.to_thread(self.reconciler.wiring.tracing.close)
@@ -171,29 +193,28 @@ def create_app(settings: Settings) -> ReconcilerApp:
     """Make the app: stages from the source to the sinks."""
     app = ReconcilerApp(settings, configure_logging(settings.log_level, settings.log_format))
     reconciler = app.reconciler
-    Route(reconciler)
+    readings = Readings(payload_max_bytes=settings.payload_max_bytes)
+    Route(reconciler, readings)
     verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
-    dispatch = Dispatch(reconciler, {verb.name: verb.lane for verb in verbs})
+    dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)
     for sink_settings in settings.sinks:
         made = make_sink(sink_settings)
         app.sinks.append(made)
         topic = reconciler.topics.hooks[made.sink.name]
-        app.deliveries.append(
-            Deliver(
-                reconciler,
-                made.sink,
-                topic,
-                concurrency=made.concurrency,
-                retry_for_s=made.retry_for_s,
-            )
-        )
+        app.deliveries.append(Deliver(reconciler, made, topic))
     Keep(reconciler)
 
     def lanes() -> dict[str, int]:
         return {verb.name: len(verb.lane) for verb in verbs}
 
+    app.inputs = Inputs(
+        topology_of(app, reconciler.wiring),
+        reconciler.wiring.meter,
+        lanes=lanes,
+        prefetch_entries=settings.prefetch_entries,
+    )
     soundings = Soundings(app)
     health = Health(app, soundings, lanes=lanes)
     app.task(soundings.keep)
@@ -203,9 +224,13 @@ def create_app(settings: Settings) -> ReconcilerApp:
         worker=app.worker_name,
         version=VERSION,
         lanes=lanes,
+        inputs=app.inputs,
         health=lambda: health.known().as_told(),
     )
     app.task(figures.tell)
+    app.task(reconciler.recorder.keep)
+    app.task(BacklogWatch(reconciler, app.deliveries).watch)
+    app.task(PauseWatch(reconciler, app.deliveries).watch)
     serve_operations(app, health, version=VERSION, lanes=lanes)
     add_page(app, figures, health)
     app.task(make_housekeeping(app).keep)

@@ -259,7 +259,7 @@ def _event_schema() -> dict[str, Any]:
             "metadata": {
                 "type": ["object", "null"],
                 "propertyNames": {"pattern": _NO_NUL},
-                "additionalProperties": {"type": "string", "pattern": _NO_NUL},
+                "additionalProperties": no_nul,
             },
             "error": no_nul,
         },

@@ -17,6 +17,7 @@ from config.settings import Settings
 from streams.errors import DatabaseUnavailableError
 from streams.events import EntryId
 from streams.ids import excerpt, format_capsule_id
+from streams.recorded_deliveries import RecordedDeliveries
 from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.trail import Found, Step, age_of
 from streams.transport import StreamLayout, broker_errors
@@ -67,6 +68,7 @@ class CapsuleTrail:
         #: Source ids of those that have.
         self._told: set[str] = set()
         self._dead: set[str] = set()
+        self._deliveries = RecordedDeliveries(client, layout, format_capsule_id(capsule_id))
         self.source_ids: set[str] = set()
 
     def watch(self, found: Found, step: Step) -> None:
@@ -101,6 +103,7 @@ class CapsuleTrail:
             if not watched.is_settled and (retry := await self._retry(watched)):
                 steps.append(retry)
         self._watched = open_now
+        steps += await self._deliveries.look(self.source_ids)
         if self._unapplied:
             steps += await asyncio.to_thread(self._applied)
         return steps

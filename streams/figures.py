@@ -18,6 +18,7 @@ import psutil
 import redis.asyncio
 import structlog
 
+from streams.inputs import Inputs
 from streams.meter import Meter, StageMeter, quantile
 from streams.transport import Consumer, Producer, StreamLayout, TransportError, broker_errors
 
@@ -42,6 +43,7 @@ class Figures:
     Arguments:
         worker: its name.
         lanes: how many reports wait in each lane.
+        inputs: what each stage has to do.
         health: how this worker is, as it is told.
     """
 
@@ -53,6 +55,7 @@ class Figures:
         worker: str,
         version: str,
         lanes: Callable[[], dict[str, int]],
+        inputs: Inputs,
         health: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._key = layout.name(_KEY)
@@ -60,6 +63,7 @@ class Figures:
         self._worker = worker
         self._version = version
         self._lanes = lanes
+        self._inputs = inputs
         self._health = health
         self._process = psutil.Process()
         self._cpu_before: deque[tuple[float, float]] = deque(maxlen=_RATE_OVER_S + 1)
@@ -150,6 +154,10 @@ class Figures:
                 for name, stage in self._meter.stages.items()
             },
             "lanes": self._lanes(),
+            "inputs": {
+                stage: found.as_dict() for stage, found in self._inputs.look(consumer).items()
+            },
+            "sinks": {name: sink.as_dict() for name, sink in self._meter.sinks.items()},
             "transport": {
                 activity: dict(trouble.failed) for activity, trouble in consumer.troubles.items()
             },
@@ -167,11 +175,9 @@ class Figures:
         found: dict[str, Any] = {}
         for tp in sorted(consumer.assignment()):
             topic = found.setdefault(
-                tp.topic,
-                {"numbers": [], "in_hand": 0, "capacity": 0, "full": 0, "full_for_s": 0.0},
+                tp.topic, {"numbers": [], "in_hand": 0, "full": 0, "full_for_s": 0.0}
             )
             topic["numbers"].append(tp.partition)
-            topic["capacity"] += consumer.ledger.capacity
             topic["in_hand"] += consumer.ledger.unsettled(tp)
             topic["full"] += consumer.ledger.is_open(tp) and not consumer.ledger.has_room(tp)
         for name, topic in found.items():

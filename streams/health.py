@@ -145,6 +145,7 @@ class Health:
         yield from servers
         yield from self._unowned()
         yield from self._blocked()
+        yield from self._full()
         stuck = list(self._stuck())
         # Whose server is away may have no way to go on, and a restart would not help.
         yield from (replace(reason, is_dead=False) for reason in stuck) if servers else stuck
@@ -206,6 +207,17 @@ class Health:
                     is_unready=not stage.blocked_by.startswith("sink."),
                 )
 
+    def _full(self) -> Iterator[Reason]:
+        """Sinks with as many deliveries as they may have.
+
+        One that holds up the pipeline does what its settings say: no other worker would be better.
+        """
+        for name, sink in self._meter.sinks.items():
+            if sink.backlog_is_full:
+                what = f"{sink.backlog:,} deliveries wait for it, and {sink.backlog_max:,} may"
+                since = f"for {sink.backlog_full_s():.0f} s"
+                yield Reason(f"sink.{name}", f"{what}, {since}", is_unready=False)
+
     def _stuck(self) -> Iterator[Reason]:
         """Topics whose entries are in hand, and none of them has ended for long."""
         now = monotonic()
@@ -224,6 +236,8 @@ class Health:
                 continue
             still_s = now - since
             if (sink := _sink_of(topic)) is not None:
+                if self._meter.sink(sink.removeprefix("sink.")).is_paused:
+                    continue
                 if still_s >= _SINK_SILENT_S:
                     text = f"it has taken none of its deliveries for {still_s:.0f} s"
                     yield Reason(sink, text, is_unready=False)

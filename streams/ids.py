@@ -16,6 +16,7 @@ _HOST = "host-"
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _WIDTH = 25
 _LARGEST = 2**128 - 1
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 # int(text, 36) alone would also take capitals, underscores, signs, blanks and foreign digits.
 _DIGITS = re.compile(f"[0-9a-z]{{{_WIDTH}}}")
 
@@ -92,8 +93,8 @@ def _parse(prefix: str, text: object) -> UUID:
 
 
 def _base36(number: int) -> str:
-    digits = []
-    for _ in range(_WIDTH):
-        number, digit = divmod(number, 36)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+    pairs = []
+    for _ in range(_WIDTH // 2 + 1):
+        number, pair = divmod(number, len(_PAIRS))
+        pairs.append(_PAIRS[pair])
+    return "".join(reversed(pairs))[1:]  # one digit more than an id has

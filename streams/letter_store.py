@@ -151,6 +151,34 @@ class LetterStore:
             {"ids": list(ids)},
         )
 
+    def open_of_sink(self, sink: str, origin_ids: Iterable[str]) -> dict[str, Letter]:
+        """Return, by their origin, the deliveries to `sink` that are dead or being replayed."""
+        found = self._letters(
+            f"select {_SUMMARY} from capsule_reconciler.dead_letters"  # noqa: S608
+            " where sink = %(sink)s and origin_id = any(%(ids)s)"
+            " and state in ('dead', 'replaying') order by id",
+            {"sink": sink, "ids": list(origin_ids)},
+        )
+        return {letter.origin_id: letter for letter in found}
+
+    def replayed_of_sink(self, sink: str) -> list[int]:
+        """Return the letters of `sink` that were replayed, and are not just being."""
+        rows = self._select(
+            "select id from capsule_reconciler.dead_letters"
+            " where sink = %(sink)s and replays > 0 and state <> 'replaying'",
+            {"sink": sink},
+        )
+        return [letter_id for (letter_id,) in rows]
+
+    def died_in_the_pipeline(self, source_ids: list[str]) -> set[str]:
+        """Return those of `source_ids` that are letters of no sink, whatever became of these."""
+        rows = self._select(
+            "select unnest(array[origin_id, source_id]) from capsule_reconciler.dead_letters"
+            " where sink = '' and (origin_id = any(%(ids)s) or source_id = any(%(ids)s))",
+            {"ids": source_ids},
+        )
+        return {source_id for (source_id,) in rows} & {*source_ids}
+
     def history(self, letter_id: int) -> list[dict[str, Any]]:
         """Return each death of the letter, oldest first."""
         rows = self._select(

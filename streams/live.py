@@ -18,6 +18,8 @@ import redis.asyncio
 from streams.backlog import Backlog, Backlogs, read_backlogs
 from streams.blame import Blame, blames
 from streams.figures import read_figures
+from streams.inputs import told_of_input
+from streams.sink_meter import told_of_sink
 from streams.topics import Topics
 from streams.topology import Kind, Topology
 from streams.transport import StreamLayout
@@ -34,6 +36,8 @@ class State(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    #: Somebody wants it to do nothing.
+    PAUSED = "paused"
     BLOCKED = "blocked"
     #: Nobody does its work.
     UNOWNED = "unowned"
@@ -53,11 +57,7 @@ class LiveNode:
     backlog: Backlog | None = None
     #: Of a stream: who reads which partition.
     owners: Mapping[int, str] = field(default_factory=dict)
-    #: Of a stream: entries in hand at all workers. Of a lane: reports in it.
-    in_hand: int = 0
-    #: How many that may be; of a lane, what all lanes that are fed from one stream have together.
-    capacity: int = 0
-    #: Of an agent: the sums, and for latencies the worst, over all workers.
+    #: Of an agent: the sums, and for latencies the worst, over all workers. Of a sink: likewise.
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -145,30 +145,19 @@ def join(
             per_s[source, target] += rate
     stages = {node.name: _sum_stages(workers, node.name) for node in topology.nodes}
     nodes: dict[str, LiveNode] = {}
-    reads = {edge.target: edge.source for edge in topology.edges}
     for node in topology.nodes:
         if node.kind is Kind.STREAM:
             nodes[node.name] = _stream(node.name, node.partitions, backlogs, owners, workers)
         elif node.kind is Kind.AGENT:
             nodes[node.name] = _agent(node.name, stages[node.name])
         elif node.kind is Kind.CHANNEL:
-            depth = sum(w["lanes"].get(node.name.partition(".")[2], 0) for w in workers)
-            state = State.BUSY if depth else State.IDLE
-            # Its bound is that of the stream whose agent feeds it.
-            _, capacity = _in_hand(reads.get(reads[node.name], ""), workers)
-            nodes[node.name] = LiveNode(
-                node.kind,
-                node.name,
-                1,
-                state,
-                backlog=Backlog(pending=depth),
-                in_hand=depth,
-                capacity=capacity,
-            )
+            nodes[node.name] = _lane(node.name, workers)
         else:
             flows_in = any(rate for (_, target), rate in per_s.items() if target == node.name)
             state = State.BUSY if flows_in else State.IDLE
             nodes[node.name] = LiveNode(node.kind, node.name, 1, state)
+            if node.kind is Kind.SINK:
+                nodes[node.name] = _sink(nodes[node.name], workers)
     edges = []
     for edge in topology.edges:
         over = (edge.source, edge.target)
@@ -177,6 +166,11 @@ def join(
         else:
             n, rate = entries[over], per_s[over]
         edges.append(LiveEdge(*over, n, round(rate, 2)))
+    for sink in [node for node in nodes.values() if node.state is State.PAUSED]:
+        waiting = nodes.get(f"hooks.{sink.name.partition('.')[2]}")
+        if waiting is not None and waiting.state is State.BLOCKED:
+            # It is full because somebody wants it so.
+            nodes[waiting.name] = replace(waiting, state=State.PAUSED)
     found = tuple(blames(workers, owners, at_s=backlogs.at_s))
     texts = {blame.culprit: blame.text for blame in reversed(found)}
     return LiveTopology(
@@ -205,24 +199,23 @@ def _stream(
         state, because = State.UNOWNED, f"{partitions - len(owned)} partitions read by nobody"
     elif full_for_s >= _BLOCKED_S:
         state, because = State.BLOCKED, f"its agent has had all it takes for {full_for_s:.0f} s"
-    in_hand, capacity = _in_hand(name, workers)
-    return LiveNode(
-        Kind.STREAM,
-        name,
-        partitions,
-        state,
-        because,
-        backlog=backlog,
-        owners=owned,
-        in_hand=in_hand,
-        capacity=capacity,
-    )
+    return LiveNode(Kind.STREAM, name, partitions, state, because, backlog=backlog, owners=owned)
 
 
-def _in_hand(topic: str, workers: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Entries of `topic` that all workers have in hand, and how many they may have."""
-    held = [w["partitions"][topic] for w in workers if topic in w["partitions"]]
-    return sum(h.get("in_hand", 0) for h in held), sum(h.get("capacity", 0) for h in held)
+def _lane(name: str, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    stage = name.partition(".")[2]
+    depth = sum(worker["lanes"].get(stage, 0) for worker in workers)
+    said = _input(workers, stage)
+    state, because = (State.BUSY if depth else State.IDLE), ""
+    if said["holds_up"] and said["full_s"] >= _BLOCKED_S:
+        state = State.BLOCKED
+        because = f"full for {said['full_s']:.0f} s: it holds up {', '.join(said['holds_up'])}"
+    return LiveNode(Kind.CHANNEL, name, 1, state, because, backlog=Backlog(pending=depth))
+
+
+def _input(workers: Iterable[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+    inputs = (worker.get("inputs", {}) for worker in workers)
+    return told_of_input([found[stage] for found in inputs if stage in found])
 
 
 def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
@@ -233,6 +226,16 @@ def _agent(name: str, stage: Mapping[str, Any]) -> LiveNode:
     return LiveNode(Kind.AGENT, name, 1, state, because, figures=stage)
 
 
+def _sink(node: LiveNode, workers: Iterable[Mapping[str, Any]]) -> LiveNode:
+    """Mark a sink by what the workers say of it."""
+    said = told_of_sink(workers, node.name.partition(".")[2])
+    because = str(said["because"])
+    state = State.BLOCKED if because else node.state
+    if said["paused_s"] is not None and said["backlog_full_s"] is None:
+        state = State.PAUSED
+    return replace(node, state=state, because=because, figures=said)
+
+
 #: Who is to blame where a node of a kind does not do its part; of others, the node itself.
 _SERVERS: Final = {Kind.TABLE: "postgres", Kind.STREAM: "redis"}
 
@@ -240,7 +243,7 @@ _SERVERS: Final = {Kind.TABLE: "postgres", Kind.STREAM: "redis"}
 def _blame(node: LiveNode, texts: Mapping[str, str]) -> LiveNode:
     """Mark what is to blame, or is in a server that is, and say why; what is marked stays so."""
     culprit = _SERVERS.get(node.kind, node.name)
-    if culprit not in texts or node.because:
+    if culprit not in texts or node.because or node.state is State.PAUSED:
         return node
     return replace(node, state=State.BLOCKED, because=texts[culprit])
 
@@ -251,6 +254,7 @@ _LATENCIES: Final = ("batch", "waited_ms", "end_to_end_ms")
 
 def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """One stage over all workers: sums of what is counted, the worst of what takes time."""
+    workers = tuple(workers)
     found = [worker["stages"][name] for worker in workers if name in worker["stages"]]
     outcomes: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -262,6 +266,7 @@ def _sum_stages(workers: Iterable[Mapping[str, Any]], name: str) -> dict[str, An
         **{key: round(sum(stage[key] for stage in found), 2) for key in _SUMS},
         **{key: _worst(stage[key] for stage in found) for key in _LATENCIES},
         "outcomes": dict(outcomes),
+        "input": _input(workers, name),
         "failed": dict(failed),
         "blocked_by": blocked["blocked_by"] if blocked else "",
         "blocked_s": blocked["blocked_s"] if blocked else 0.0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from streams.outcomes import Outcome
+from streams.sink_meter import SinkMeter
 
 __all__ = ["BOUNDS", "Clock", "Distribution", "Flow", "Meter", "StageMeter", "quantile"]
 
@@ -160,6 +161,7 @@ class Meter:
         self.clock = Clock()
         self.stages: dict[str, StageMeter] = {}
         self.flows: dict[tuple[str, str], Flow] = {}
+        self.sinks: dict[str, SinkMeter] = {}
 
     def stage(self, name: str) -> StageMeter:
         """The meter of a stage, made when it is first asked for."""
@@ -174,3 +176,7 @@ class Meter:
         for stage in self.stages.values():
             for distribution in stage.distributions():
                 distribution.tick()
+
+    def sink(self, name: str) -> SinkMeter:
+        """The meter of a sink, likewise."""
+        return self.sinks.setdefault(name, SinkMeter(name))

@@ -113,7 +113,46 @@ SERIES: Final[Mapping[str, Series]] = {
         "Entries, or rows, that went over an edge of the topology.",
         ("source", "target"),
     ),
+    "capsules_sink_paused": Series(
+        _GAUGE, "1 while somebody has paused the sink. Of the whole fleet.", ("sink",)
+    ),
+    "capsules_sink_breaker_open": Series(
+        _GAUGE,
+        "1 while the sink's breaker is open: nothing is attempted until a probe succeeds.",
+        ("sink",),
+    ),
+    "capsules_sink_breaker_openings_total": Series(
+        _COUNTER, "How often the sink's breaker has opened.", ("sink",)
+    ),
+    "capsules_sink_backlog_max_entries": Series(
+        _GAUGE, "Entries that may wait for the sink, of the whole fleet.", ("sink",)
+    ),
+    "capsules_sink_backlog_full": Series(
+        _GAUGE,
+        "1 while so many wait: the sink holds up the pipeline, or its oldest deliveries become dead"
+        " letters, as its settings say. Of the whole fleet.",
+        ("sink",),
+    ),
     "capsules_lane_depth_entries": Series(_GAUGE, "Reports that wait in a verb's lane.", ("lane",)),
+    "capsules_input_depth_entries": Series(
+        _GAUGE,
+        "Entries that a stage has been given and not finished, or wait in its lane.",
+        ("stage",),
+    ),
+    "capsules_input_capacity_entries": Series(
+        _GAUGE,
+        "How many these may be; of the lanes, in all of them together. A sink's topic in Redis is"
+        " bounded by capsules_sink_backlog_max_entries.",
+        ("stage",),
+    ),
+    "capsules_input_full_seconds": Series(
+        _GAUGE, "For how long a stage's input has been full; 0 while it is not.", ("stage",)
+    ),
+    "capsules_stage_held_up": Series(
+        _GAUGE,
+        "1 while a stage is held up because the input of another one is full.",
+        ("stage", "by"),
+    ),
     "capsules_in_hand_entries": Series(
         _GAUGE, "Entries delivered to this worker and not settled.", ("topic",)
     ),
@@ -199,6 +238,8 @@ class Metrics(Collector):
         yield from self._about_worker()
         yield from self._about_stages()
         yield from self._about_times()
+        yield from self._about_sinks()
+        yield from self._about_inputs()
         yield from self._about_partitions()
         yield from self._about_fleet()
         yield from self._about_postgres()
@@ -241,6 +282,19 @@ class Metrics(Collector):
         waited = {(name,): stage.blocked_total_s() for name, stage in stages.items()}
         yield _filled("capsules_stage_blocked_seconds_total", waited)
 
+    def _about_sinks(self) -> Iterator[Metric]:
+        sinks = self._meter.sinks
+        paused = {(name,): sink.is_paused for name, sink in sinks.items()}
+        yield _filled("capsules_sink_paused", paused)
+        is_open = {(name,): sink.breaker_is_open for name, sink in sinks.items()}
+        yield _filled("capsules_sink_breaker_open", is_open)
+        openings = {(name,): sink.breaker_openings for name, sink in sinks.items()}
+        yield _filled("capsules_sink_breaker_openings_total", openings)
+        most = {(name,): sink.backlog_max for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_max_entries", most)
+        full = {(name,): sink.backlog_is_full for name, sink in sinks.items()}
+        yield _filled("capsules_sink_backlog_full", full)
+
     def _about_times(self) -> Iterator[Metric]:
         batches = _family("capsules_stage_batch_entries")
         waited = _family("capsules_stage_waited_seconds")
@@ -250,6 +304,17 @@ class Metrics(Collector):
             _add_histogram(waited, name, stage.waited, scale=1000)
             _add_histogram(end_to_end, name, stage.end_to_end, scale=1000)
         yield from (batches, waited, end_to_end)
+
+    def _about_inputs(self) -> Iterator[Metric]:
+        inputs = self._app.inputs.look(self._app.reconciler.consumer)
+        depths = {(stage,): found.depth for stage, found in inputs.items()}
+        yield _filled("capsules_input_depth_entries", depths)
+        capacities = {(stage,): found.capacity for stage, found in inputs.items()}
+        yield _filled("capsules_input_capacity_entries", capacities)
+        full = {(stage,): found.full_s or 0.0 for stage, found in inputs.items()}
+        yield _filled("capsules_input_full_seconds", full)
+        held_up = {(held, stage): 1 for stage, found in inputs.items() for held in found.holds_up}
+        yield _filled("capsules_stage_held_up", held_up)
 
     def _about_partitions(self) -> Iterator[Metric]:
         consumer = self._app.reconciler.consumer

@@ -46,6 +46,10 @@ class Reason(StrEnum):
     REFUSED_BY_SINK = "refused_by_sink"
     #: The sink did not take it in all the time there was for it.
     GAVE_UP = "gave_up"
+    #: The sink was retired before it was delivered.
+    SINK_RETIRED = "sink_retired"
+    #: As many deliveries waited for the sink as may, and this was one of the oldest.
+    BACKLOG_FULL = "backlog_full"
 
 
 @dataclass(frozen=True, slots=True)

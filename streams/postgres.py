@@ -22,6 +22,7 @@ import aiopg
 import psycopg2
 
 from streams.errors import DatabaseRejectedError, DatabaseUnavailableError
+from streams.prepared import PreparedStatements
 
 __all__ = ["Postgres"]
 
@@ -63,8 +64,10 @@ class Postgres:
             f" -c lock_timeout={lock_timeout_ms}"
             " -c idle_in_transaction_session_timeout=10000"
             " -c client_connection_check_interval=1000"
+            " -c plan_cache_mode=force_generic_plan"
         )
         self._pool: aiopg.Pool | None = None
+        self._prepared = PreparedStatements()
         # A statement that failed is tried again after a pause, and has an answer or none by then.
         self._tried_again_within_s = self._answer_timeout_s + connect_timeout_s + _PAUSE_MAX_S
         #: When the last statement went unanswered, by the monotonic clock; None: it was answered.
@@ -112,8 +115,13 @@ class Postgres:
             pool.terminate()
             await pool.wait_closed()
 
-    async def fetch_row(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    async def fetch_row(
+        self, statement: str, parameters: Mapping[str, Any], *, prepared: bool = False
+    ) -> tuple[Any, ...]:
         """Run `statement`, which commits, and return its one row.
+
+        Arguments:
+            prepared: plan it once for each connection (:mod:`streams.prepared`).
 
         Raises:
             DatabaseUnavailableError: it may or may not have taken effect; run it again.
@@ -122,7 +130,7 @@ class Postgres:
         if self._pool is None:
             raise DatabaseUnavailableError("the pool is not open")
         try:
-            row = await self._fetch_row(self._pool, statement, parameters)
+            row = await self._fetch_row(self._pool, statement, parameters, prepared=prepared)
         except DatabaseUnavailableError:
             self._unanswered_at = monotonic()
             raise
@@ -133,11 +141,12 @@ class Postgres:
         return row
 
     async def _fetch_row(
-        self, pool: aiopg.Pool, statement: str, parameters: Mapping[str, Any]
+        self, pool: aiopg.Pool, statement: str, parameters: Mapping[str, Any], *, prepared: bool
     ) -> tuple[Any, ...]:
         try:
             async with pool.acquire() as connection, connection.cursor() as cursor:
-                await cursor.execute(statement, parameters)
+                sql = await self._prepared.sql(cursor, statement) if prepared else statement
+                await cursor.execute(sql, parameters)
                 row: tuple[Any, ...] = await cursor.fetchone()
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -154,6 +163,7 @@ class Postgres:
         return row
 
     async def _translate(self, exc: psycopg2.Error) -> Exception:
+        self._prepared.note(exc)
         code = exc.pgcode or ""
         # The first line says what it is; the rest may quote values.
         text = str(exc).partition("\n")[0]

@@ -15,15 +15,23 @@ import redis.asyncio
 
 from config.settings import Settings
 from streams.topics import key_prefix
-from streams.transport import StreamConfig, StreamLayout, broker_errors
+from streams.transport import StreamConfig, StreamLayout, UnknownTopicError, broker_errors
 
-__all__ = ["CAPSULES", "DEAD_LETTERS", "HOOKS_PREFIX", "RecordedTopics", "read_recorded_topics"]
+__all__ = [
+    "CAPSULES",
+    "DEAD_LETTERS",
+    "HOOKS_PREFIX",
+    "PARTITIONS_MAX",
+    "RecordedTopics",
+    "read_recorded_topics",
+    "recorded_partitions",
+]
 
 CAPSULES: Final = "capsules"
 DEAD_LETTERS: Final = "dead-letters"
 HOOKS_PREFIX: Final = "hooks."
 #: More cannot have been recorded by a worker of ours.
-_PARTITIONS_MAX: Final = 256
+PARTITIONS_MAX: Final = 256
 _NAME: Final = re.compile(r"capsules|dead-letters|hooks\.[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -40,6 +48,20 @@ class RecordedTopics:
         return [name for name in self.names if name.startswith(HOOKS_PREFIX)]
 
 
+async def recorded_partitions(client: redis.asyncio.Redis, layout: StreamLayout, topic: str) -> int:
+    """Return the recorded number, whatever the settings of this process say.
+
+    Raises:
+        UnknownTopicError: no worker has declared `topic`.
+        TransportError: Redis is unreachable or refuses.
+    """
+    with broker_errors("HGET"):
+        recorded: Any = await client.hget(layout.name("topics").decode(), topic)
+    if recorded is None:
+        raise UnknownTopicError(f"topic {topic}: no worker has declared it; start one first")
+    return int(recorded)
+
+
 async def read_recorded_topics(client: redis.asyncio.Redis, settings: Settings) -> RecordedTopics:
     """Return what the workers have recorded, and what `settings` add to it.
 
@@ -54,7 +76,7 @@ async def read_recorded_topics(client: redis.asyncio.Redis, settings: Settings) 
         for name, number in found.items()
         if _NAME.fullmatch(name.decode("ascii", "replace"))
         and number.isdigit()
-        and 0 < int(number) <= _PARTITIONS_MAX
+        and 0 < int(number) <= PARTITIONS_MAX
     }
     configured = {CAPSULES: settings.partitions, DEAD_LETTERS: 1} | {
         f"{HOOKS_PREFIX}{sink.name}": settings.partitions for sink in settings.sinks

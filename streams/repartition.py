@@ -14,35 +14,29 @@ number, and `route` sends them by the new one.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Final
 
 import redis.asyncio
 from redis.exceptions import WatchError
 
 from streams.errors import ReconcilerError
+from streams.presence import living_workers
 from streams.transport import (
-    BrokerRefusedError,
     Stream,
     StreamLayout,
     broker_errors,
     partition_of,
-    read_workers,
 )
 from streams.transport.entry import KEY_FIELD
+from streams.undone import Fields, undone
 
 __all__ = ["Change", "Repartition", "RepartitionError"]
 
 #: Topics whose streams are as many as the setting `partitions` says.
 _PARTITIONED: Final = re.compile(r"capsules|hooks\..+")
-_PAGE: Final = 1_000
-_LOOK_EVERY_S: Final = 0.1
-
-Fields = Mapping[bytes, bytes]
 
 
 class RepartitionError(ReconcilerError):
@@ -93,10 +87,9 @@ class Repartition:
         #: Where entries are gathered that move.
         self._staged = StreamLayout(f"{prefix}repartition:")
         self._topics_key = self._old.name("topics")
-        self._beats_key = self._old.name("fleet:beats")
         self._fleet_keys = [
             self._old.name("fleet:members"),
-            self._beats_key,
+            self._old.name("fleet:beats"),
             self._old.name("fleet:owners"),
         ]
 
@@ -141,16 +134,9 @@ class Repartition:
 
     async def _check_nobody_is_there(self) -> None:
         """Fail at the first sign of life; a killed worker is still a member and gives none."""
-        workers = await read_workers(self._client, self._old)
-        if not workers:
-            return
-        with broker_errors("HGETALL"):
-            beats = await self._client.hgetall(self._beats_key)
-            until = monotonic() + self._silence_s
-            while monotonic() < until:
-                await asyncio.sleep(_LOOK_EVERY_S)
-                if await self._client.hgetall(self._beats_key) != beats:
-                    raise RepartitionError(f"stop all workers first: {', '.join(sorted(workers))}")
+        workers = await living_workers(self._client, self._old, silence_s=self._silence_s)
+        if workers:
+            raise RepartitionError(f"stop all workers first: {', '.join(workers)}")
 
     async def _count_left(self, change: Change) -> dict[str, int]:
         counts = {}
@@ -165,40 +151,8 @@ class Repartition:
 
     async def _left(self, stream: Stream) -> AsyncIterator[list[Fields]]:
         """Give what is not acknowledged of `stream`, in order."""
-        try:
-            with broker_errors("XINFO GROUPS"):
-                groups = await self._client.xinfo_groups(stream.key)
-        except BrokerRefusedError as exc:
-            if "no such key" in str(exc):
-                return
-            raise
-        read_up_to, pending = (0, 0), set()
-        for group in groups:
-            if group["name"] == self._group.encode():
-                read_up_to = _parse(group["last-delivered-id"])
-                pending = await self._pending(stream)
-        after = b"-"
-        while True:
-            with broker_errors("XRANGE"):
-                page: Any = await self._client.xrange(stream.key, after, "+", _PAGE)
-            if left := [f for i, f in page if i in pending or _parse(i) > read_up_to]:
-                yield left
-            if len(page) < _PAGE:
-                return
-            after = b"(" + page[-1][0]
-
-    async def _pending(self, stream: Stream) -> set[bytes]:
-        pending: set[bytes] = set()
-        after = b"-"
-        while True:
-            with broker_errors("XPENDING"):
-                page: Any = await self._client.xpending_range(
-                    stream.key, self._group, after, b"+", _PAGE
-                )
-            pending.update(about["message_id"] for about in page)
-            if len(page) < _PAGE:
-                return pending
-            after = b"(" + page[-1]["message_id"]
+        async for page in undone(self._client, stream.key, self._group):
+            yield [fields for _, fields in page]
 
     async def _apply(self, transaction: Any, change: Change) -> None:
         try:
@@ -251,8 +205,3 @@ class Repartition:
         key = fields.get(KEY_FIELD)
         where = old.tp.partition if key is None else partition_of(key, self._partitions)
         return self._staged.streams(topic)[where % self._partitions]
-
-
-def _parse(entry_id: bytes) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition(b"-")
-    return int(ms), int(seq)

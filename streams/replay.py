@@ -38,11 +38,11 @@ from streams.errors import ReconcilerError
 from streams.events import EntryId
 from streams.letter_store import LetterStore
 from streams.letters import Letter, Order
+from streams.recorded_topics import recorded_partitions
 from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID
 from streams.transport import (
     BrokerRefusedError,
     StreamLayout,
-    UnknownTopicError,
     broker_errors,
     partition_of,
 )
@@ -109,7 +109,7 @@ class Resender:
             if not sink:
                 await self._read_up_to()
             else:
-                await self._partitions(self._client, _topic(sink))
+                await recorded_partitions(self._client, self._layout, _topic(sink))
 
     async def send(self, letter: Letter) -> str | None:
         """Send a letter that is ``replaying`` by now, once, and return the id of its entry.
@@ -178,18 +178,10 @@ class Resender:
             return self._source.encode(), [part for pair in pairs for part in pair], REPLAY_FIELD
         headers = {SOURCE_ID: order.origin_id.encode(), REPLAY_OF: number}
         fields = encode_fields(order.key, order.payload, headers)
-        partitions = await self._partitions(client, _topic(order.sink))
+        partitions = await recorded_partitions(client, self._layout, _topic(order.sink))
         where = 0 if order.key is None else partition_of(order.key, partitions)
         stream = self._layout.name(f"{_topic(order.sink)}:{where}")
         return stream, fields, HEADER_PREFIX + REPLAY_OF.encode()
-
-    async def _partitions(self, client: redis.asyncio.Redis, topic: str) -> int:
-        """Return the recorded number, whatever the settings of this process say."""
-        with broker_errors("HGET"):
-            recorded: Any = await client.hget(self._topics_key, topic)
-        if recorded is None:
-            raise UnknownTopicError(f"topic {topic}: no worker has declared it; start one first")
-        return int(recorded)
 
     async def _let_go(self, letter_id: int) -> None:
         """Have the note go, but not yet."""

@@ -66,6 +66,18 @@ async def until_done(
                 exc_info=exc,
             )
 
+    try:
+        return await attempt()  # nearly always all there is to it, and cheaper on its own
+    except give_up_on:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is, tenacity goes on from here
+        first: list[Exception] = [exc]
+
+    async def again() -> T:
+        if first:
+            raise first.pop()
+        return await attempt()
+
     async for trial in AsyncRetrying(
         wait=wait_exponential_jitter(multiplier=0.05, max=pause_max_s, jitter=0.05),
         retry=_retry_unless(give_up_on),
@@ -73,7 +85,7 @@ async def until_done(
         reraise=True,
     ):
         with trial:
-            return await attempt()
+            return await again()
     raise AssertionError("tenacity never ends without a result")
 
 

@@ -141,7 +141,7 @@ class Statement:
 
     async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
-        row = await self._postgres.fetch_row(self.sql, parameters)
+        row = await self._postgres.fetch_row(self.sql, parameters, prepared=True)
         for flow, written in zip(self._flows, row, strict=False):
             flow.entries += written
         return row

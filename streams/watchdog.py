@@ -107,7 +107,9 @@ class Watchdog:
         stages = self._meter.stages.values()
         moves = sum(sum(stage.outcomes.values()) for stage in stages)
         in_hand = self._in_hand()
-        if moves != self._moves or not in_hand:
+        # A sink may hold up the pipeline for as long as its settings say, which is said elsewhere.
+        held_up = any(sink.holding_up for sink in self._meter.sinks.values())
+        if moves != self._moves or not in_hand or held_up:
             self._moves, self._moved_at = moves, now
             self.stalled = ""
         elif not self.stalled and now - self._moved_at >= self._stall_after_s:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import faust
 import structlog
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from streams.app import ReconcilerApp
 
 __all__ = ["ReconcilerWorker"]
+
+#: Objects made and not freed again before the collector looks at the youngest, and how many such
+#: looks before it looks at older ones.
+_COLLECT_AFTER: Final = (20_000, 20, 50)
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +51,7 @@ class ReconcilerWorker(faust.Worker):
         try:
             with EmbeddedServers(self.settings):
                 check_start(self.settings)
+                _tune_collector()
                 super().execute_from_commandline()
         except (StartError, EmbeddedServerError) as exc:
             print(exc, file=sys.stderr)
@@ -66,3 +72,14 @@ class ReconcilerWorker(faust.Worker):
 
     async def _sentinel_task(self) -> None:
         """Faust sleeps a second here before it closes the loop; nothing is left to wait for."""
+
+
+def _tune_collector() -> None:
+    """Have Python look for circular garbage less often: an event in hand is some dozen objects.
+
+    At its own pace it goes through all that is in hand again and again, and that took a third of
+    the processor time of a worker with a backlog. Hardly any garbage here is circular.
+    """
+    gc.collect()
+    gc.freeze()  # what the program itself consists of stays anyway
+    gc.set_threshold(*_COLLECT_AFTER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from agents.hooks.adapted import AdaptedSink
@@ -12,12 +12,14 @@ from agents.hooks.wanted import WantedSink
 from agents.hooks.webhook import WebhookSink
 from config.mistakes import SettingsError
 from config.settings import (
+    DeliverySettings,
     LogSinkSettings,
     PluginSinkSettings,
     SinkSettings,
     WebhookSinkSettings,
 )
 from config.sink_types import find_sink_class, read_options, takes_batches
+from streams.events import SandboxEvent
 from streams.ids import parse_team_id
 
 __all__ = ["Made", "make_sink"]
@@ -31,7 +33,9 @@ class Made(NamedTuple):
 
     sink: CheckedSink
     concurrency: int
-    retry_for_s: float
+    settings: DeliverySettings
+    #: An event that the sink does not want is done without an attempt.
+    wants: Callable[[SandboxEvent], bool] = lambda _: True
 
 
 def make_sink(settings: SinkSettings) -> Made:
@@ -44,15 +48,16 @@ def make_sink(settings: SinkSettings) -> Made:
     if settings.events is None and settings.teams is None:
         return made
     teams = None if settings.teams is None else [parse_team_id(team) for team in settings.teams]
-    return made._replace(sink=WantedSink(made.sink, types=settings.events, teams=teams))
+    sink = WantedSink(made.sink, types=settings.events, teams=teams)
+    return made._replace(sink=sink, wants=sink.wants)
 
 
 def _make(settings: SinkSettings) -> Made:
     match settings:
         case LogSinkSettings():
-            return Made(LogSink(settings.name), 1, math.inf)
+            return Made(LogSink(settings.name), settings.concurrency or 1, settings)
         case WebhookSinkSettings():
-            return Made(_webhook(settings), settings.concurrency, settings.retry_for_s)
+            return Made(_webhook(settings), settings.concurrency or _CONCURRENCY, settings)
         case PluginSinkSettings():
             return _plugin(settings)
 
@@ -87,7 +92,7 @@ def _plugin(settings: PluginSinkSettings) -> Made:
         batch_max_events=settings.batch_max_events,
         batch_max_age_s=settings.batch_max_age_s,
     )
-    return Made(sink, concurrency, settings.retry_for_s)
+    return Made(sink, concurrency, settings)
 
 
 def _construct(sink_class: type[Any], settings: PluginSinkSettings) -> Any:

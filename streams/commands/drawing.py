@@ -103,7 +103,7 @@ def _label(node: Node, live: LiveNode | None, per_s: float | None) -> str:
         age = short_age(live.backlog.oldest_age_s)
         figures.append(f"{short_number(live.backlog.entries)} waiting{age and f' for {age}'}")
     label += f" [dim]{', '.join(figures)}[/]" if figures else ""
-    if live is not None and live.state in (State.BLOCKED, State.UNOWNED):
+    if live is not None and live.state in (State.PAUSED, State.BLOCKED, State.UNOWNED):
         label += f" [bold red]{escape(printable(live.because or live.state.value))}[/]"
     return label
 

@@ -8,7 +8,8 @@ changed: ``at_s``, ``where``, ``source_id``, ``entry_id``, ``capsule_id``, ``ver
 
 ``outcome`` is ``arrived`` at the source, ``routed`` into ``capsules``, ``to deliver`` in the topic
 of a sink; ``bad`` or ``skip`` is what will become of it; and of a capsule that is followed also
-what became of it: ``done``, ``skip``, ``retry`` and ``dead``.
+what became of it: ``done``, ``skip``, ``retry`` and ``dead``, and at ``sink.<name>``, from the
+record of deliveries, ``delivered`` and ``dead``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -30,8 +30,9 @@ from faust.cli.base import cli, option
 
 from streams.capsule_trail import CapsuleTrail
 from streams.commands.command import ReconcilerCommand
+from streams.commands.lines import BAD_LINE, CAPSULE_ID, ENTRY_ID, NUMBER_MAX
 from streams.commands.signals import stop_on_signals
-from streams.ids import InvalidIdError, excerpt, format_capsule_id, parse_capsule_id
+from streams.ids import excerpt, format_capsule_id
 from streams.printable import printable
 from streams.recorded_topics import DEAD_LETTERS, RecordedTopics, read_recorded_topics
 from streams.short import short_age
@@ -40,10 +41,8 @@ from streams.transport import Stream, partition_of
 
 __all__ = ["Tail", "events"]
 
-_BAD_LINE: Final = 2
 _SOURCE: Final = "source"
 _BLOCK_MS: Final = 500
-_NUMBER_MAX: Final = 2**64 - 1
 
 
 @cli.group("events")
@@ -51,25 +50,11 @@ def events() -> None:
     """Look at entries as they pass, without taking any away from the workers."""
 
 
-class _CapsuleId(click.ParamType):
-    name = "id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
-        try:
-            return parse_capsule_id(str(value))
-        except InvalidIdError as exc:
-            self.fail(str(exc), param, ctx)
-
-
 class _Start(click.ParamType):
     name = "id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        match = re.fullmatch(r"\$|([0-9]{1,20})(?:-([0-9]{1,20}))?", text)
-        if match is None or any(n and int(n) > _NUMBER_MAX for n in match.groups()):
-            self.fail(f"{excerpt(text)} is no entry id, and not $", param, ctx)
-        return text
+        return "$" if value == "$" else ENTRY_ID.convert(value, param, ctx)
 
 
 class Tail(ReconcilerCommand):
@@ -81,7 +66,7 @@ class Tail(ReconcilerCommand):
     """
 
     options = [  # noqa: RUF012 - Faust declares it on the instance
-        option("--capsule", type=_CapsuleId(), metavar="ID", help="Only this capsule's: cl-..."),
+        option("--capsule", type=CAPSULE_ID, metavar="ID", help="Only this capsule's: cl-..."),
         option(
             "--stream",
             metavar="NAME",
@@ -153,7 +138,7 @@ class Tail(ReconcilerCommand):
                 f"--stream: {excerpt(name)} is unknown; there are: {', '.join(known)}",
                 file=sys.stderr,
             )
-            sys.exit(_BAD_LINE)
+            sys.exit(BAD_LINE)
         names = [known[name or _SOURCE]]
         if name is None and capsule is not None:
             names = list(topics.names)
@@ -243,7 +228,7 @@ class _Tail:
 def _before(ms: int, seq: int) -> bytes:
     if seq:
         return f"{ms}-{seq - 1}".encode()
-    return f"{ms - 1}-{_NUMBER_MAX}".encode() if ms else b"0-0"
+    return f"{ms - 1}-{NUMBER_MAX}".encode() if ms else b"0-0"
 
 
 def _of_capsule(step: Step, capsule: UUID) -> Step:

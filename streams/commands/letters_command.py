@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -17,45 +16,18 @@ import click
 from faust.cli.base import cli, option
 
 from streams.commands.command import ReconcilerCommand
-from streams.duration import parse_since
+from streams.commands.lines import BAD_LINE, SINCE, OneLineGroup
 from streams.ids import excerpt
 from streams.letter_store import LetterStore
 from streams.letters import Filter, State, WrongLettersError
 from streams.outcomes import Reason
-from streams.printable import printable
 
 __all__ = ["BAD_LINE", "FILTERS", "LETTER_ID", "LettersCommand", "dead_letters"]
 
-#: The exit code of a line that cannot be carried out as it is written.
-BAD_LINE: Final = 2
 _ID_MAX: Final = 2**63 - 1
 
 
-class _BadLineError(click.ClickException):
-    exit_code = BAD_LINE
-
-
-class _Group(click.Group):
-    """Says what is wrong with a line in one line of its own."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _in_one_line():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _in_one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except click.UsageError as exc:
-        raise _BadLineError(printable(" ".join(exc.format_message().split()))) from None
-
-
-@cli.group("dead-letters", cls=_Group, no_args_is_help=False)
+@cli.group("dead-letters", cls=OneLineGroup, no_args_is_help=False)
 def dead_letters() -> None:
     """List, show, replay and discard entries that ended without their effects."""
 
@@ -74,25 +46,13 @@ class LetterId(click.ParamType):
         return number
 
 
-class _Since(click.ParamType):
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        try:
-            return parse_since(str(value), now=datetime.now(UTC))
-        except ValueError as exc:
-            self.fail(f"{excerpt(value)}: {exc}", param, ctx)
-
-
 LETTER_ID: Final = LetterId()
 
 FILTERS: Final[list[Callable[[Any], Any]]] = [
     option("--stage", metavar="NAME", help="Those that died at this stage."),
     option("--sink", metavar="NAME", help="Deliveries to this sink."),
     option("--reason", metavar="WORD", help=f"One of {', '.join(Reason)}."),
-    option("--since", type=_Since(), help="Died since: RFC 3339, or as long ago as 90m, 24h, 7d."),
+    option("--since", type=SINCE, help="Died since: RFC 3339, or as long ago as 90m, 24h, 7d."),
 ]
 
 

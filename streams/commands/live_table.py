@@ -20,6 +20,7 @@ __all__ = ["as_tables"]
 _STATE_STYLES: Final = {
     State.IDLE: "dim",
     State.BUSY: "green",
+    State.PAUSED: "bold yellow",
     State.BLOCKED: "bold red",
     State.UNOWNED: "bold red",
 }
@@ -157,7 +158,7 @@ def _ends(live: LiveTopology, *, wide: bool) -> Table:
             short_number(sum(edge.entries for edge in edges)),
             Text(", ".join(printable(edge.source) for edge in edges)),
             Text(node.state.value, style=_STATE_STYLES[node.state])
-            if node.state is State.BLOCKED
+            if node.state in (State.PAUSED, State.BLOCKED)
             else "",
         )
     return table

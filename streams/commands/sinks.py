@@ -5,7 +5,7 @@ With ``--json`` each prints one document; fields may be added to it, none are re
 while ``version`` is 1::
 
     {"version": 1, "sinks": [{"name", "type", "target", "events": [...] or null, "teams": [...] or
-     null, "concurrency", "retry_for_s": or null for ever, "warnings": [...]}]}
+     null, "concurrency", "retry_for_s", "paused_since_s": or null, "warnings": [...]}]}
     {"version": 1, "sinks": [{"name", "ok", "error": null or text, "took_s"}]}
     {"version": 1, "name", "delivery_id", "ok", "error": null or text, "took_s"}
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -30,22 +29,24 @@ from rich.text import Text
 
 from config.settings import PluginSinkSettings, SinkSettings, WebhookSinkSettings
 from streams.commands.command import ReconcilerCommand
+from streams.commands.lines import BAD_LINE, OneLineGroup
 from streams.errors import DeliveryError
 from streams.events import HookType, SandboxEvent
 from streams.ids import parse_team_id
 from streams.printable import printable
+from streams.sink_pauses import read_pauses
+from streams.transport import TransportError
 
 if TYPE_CHECKING:
     from agents.hooks import Made
 
 __all__ = ["Check", "List", "Test", "sinks"]
 
-_BAD_LINE: Final = 2
 #: Of no capsule: ids of capsules are random.
 _NO_CAPSULE: Final = UUID(int=0)
 
 
-@cli.group("sinks", no_args_is_help=False)
+@cli.group("sinks", cls=OneLineGroup, no_args_is_help=False)
 def sinks() -> None:
     """List the hook sinks, check whether they work, and send one a test event."""
 
@@ -83,7 +84,7 @@ class SinksCommand(ReconcilerCommand):
             if name not in found:
                 there_are = ", ".join(found) or "none"
                 print(f"{printable(name)}: no such sink; there are: {there_are}", file=sys.stderr)
-                sys.exit(_BAD_LINE)
+                sys.exit(BAD_LINE)
         return [found[name] for name in names or found]
 
 
@@ -97,6 +98,9 @@ class List(SinksCommand):
     async def run(self, as_json: bool) -> None:
         """Say what the settings say."""
         found = [_described(settings, made) for settings, made in self.configured()]
+        paused = await self._pauses() if found else {}
+        for sink in found:
+            sink["paused_since_s"] = paused.get(sink["name"])
         if as_json:
             self.say(json.dumps({"version": 1, "sinks": found}, indent=2))
             return
@@ -107,6 +111,16 @@ class List(SinksCommand):
         for sink in found:
             for warning in sink["warnings"]:
                 self.say(f"{sink['name']}: {warning}")
+
+    async def _pauses(self) -> dict[str, float]:
+        """Ask Redis which sinks are paused; where it does not answer, the rest is said."""
+        try:
+            async with self.redis() as client:
+                return await read_pauses(client, self.reconciler_app.redis_layout)
+        except TransportError as exc:
+            text = f"which of them are paused is not known: {printable(str(exc))}"
+            print(text, file=sys.stderr)
+            return {}
 
 
 class Check(SinksCommand):
@@ -198,7 +212,7 @@ def _described(settings: SinkSettings, made: Made) -> dict[str, Any]:
         "events": settings.events,
         "teams": settings.teams,
         "concurrency": made.concurrency,
-        "retry_for_s": made.retry_for_s if math.isfinite(made.retry_for_s) else None,
+        "retry_for_s": settings.retry_for_s,
         "warnings": _warnings(settings, made),
     }
 
@@ -222,8 +236,8 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("at once", "tried for"):
         table.add_column(name, justify="right")
+    table.add_column("state", no_wrap=True)
     for sink in found:
-        tried_for = "ever" if sink["retry_for_s"] is None else f"{sink['retry_for_s']:,.0f} s"
         table.add_row(
             # As Text: what looks like markup is none.
             Text(sink["name"]),
@@ -232,6 +246,7 @@ def _as_table(found: list[dict[str, Any]]) -> Table:
             Text(" ".join(sink["events"] or ["all"])),
             Text(" ".join(sink["teams"] or ["all"])),
             str(sink["concurrency"]),
-            tried_for,
+            f"{sink['retry_for_s']:,.0f} s",
+            "" if sink["paused_since_s"] is None else "paused",
         )
     return table

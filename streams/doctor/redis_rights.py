@@ -60,8 +60,12 @@ def _commands(settings: Settings) -> Iterator[tuple[str, ...]]:
         yield ("XINFO", "CONSUMERS", stream, group)
         yield ("XGROUP", "CREATE", stream, group, "$", "MKSTREAM")
         yield ("XGROUP", "DELCONSUMER", stream, group, "x")
-    yield from (("XADD", ours, "*", "f", "v"), ("XTRIM", ours, "MINID", "=", "1-1"))
+    yield from (("XLEN", ours), ("XADD", ours, "*", "f", "v"), ("XTRIM", ours, "MINID", "=", "1-1"))
     yield from (("HGET", table, "f"), ("HMGET", table, "f"), ("HSET", table, "f", "v"))
     yield from (("HSETNX", table, "f", "v"), ("HDEL", table, "f"), ("HEXISTS", table, "f"))
     yield from (("HINCRBY", table, "f", "1"), ("HGETALL", table))
+    record = f"{key_prefix(settings)}deliveries:x"
+    yield from (("EVAL", "return 1", "1", record), ("ZADD", record, "GT", "CH", "1", "m"))
+    yield from (("ZCARD", record), ("ZRANGE", record, "0", "1"))
+    yield ("ZREMRANGEBYRANK", record, "0", "1")
     yield from (("EVALSHA", "0" * 40, "1", ours), ("SCRIPT", "LOAD", "return 1"))

@@ -115,7 +115,7 @@ def _orphans(facts: RedisFacts, settings: Settings) -> Finding:
         said = ", ".join(f"{name} {n:,}" for name, n in left.items())
         return warn(
             f"deliveries to sinks that are not in these settings: {said}",
-            "give this command the workers' settings; or delete the keys if nobody wants them",
+            "give this command the workers' settings; or see `sinks retire`, if the sink is gone",
         )
     return ok("no deliveries without a sink")
 

@@ -39,7 +39,7 @@ from .errors import (
     UnsupportedError,
     broker_errors,
 )
-from .fleet import Holding, read_workers
+from .fleet import Holding, read_members, read_workers
 from .layout import Stream, StreamLayout, partition_of
 from .loss import Journal, Loss, LossKind, Position
 from .options import CONFIG_KEY, Settle, StreamConfig, TransportOptions
@@ -78,5 +78,6 @@ __all__ = [
     "UnsupportedError",
     "broker_errors",
     "partition_of",
+    "read_members",
     "read_workers",
 ]

@@ -121,12 +121,13 @@ class Acknowledger:
         if not batch:
             return
         pipeline = self._client.pipeline(transaction=False)
-        for tp, ids in batch.items():
-            for start in range(0, len(ids), _IDS_PER_COMMAND):
-                await self._add(pipeline, tp, ids[start : start + _IDS_PER_COMMAND])
         try:
-            with broker_errors("XACK"):
-                await pipeline.execute()
+            for tp, ids in batch.items():
+                for start in range(0, len(ids), _IDS_PER_COMMAND):
+                    await self._add(pipeline, tp, ids[start : start + _IDS_PER_COMMAND])
+            if pipeline.command_stack:
+                with broker_errors("XACK"):
+                    await pipeline.execute()
         except BaseException:
             for tp, ids in batch.items():
                 self._settled[tp] = ids + self._settled.get(tp, [])
@@ -145,11 +146,12 @@ class Acknowledger:
         if so_far is None:
             pipeline.xack(stream.key, self._group, *ids)
             return
-        await self._acknowledge_counted(
-            keys=[stream.key, self._positions.key(stream)],
-            args=[self._group, so_far.epoch, so_far.id, so_far.ordinal, *ids],
-            client=pipeline,
-        )
+        # Not in the pipeline: redis-py would ask for the script each time before it sends that.
+        with broker_errors("position_ack"):
+            await self._acknowledge_counted(
+                keys=[stream.key, self._positions.key(stream)],
+                args=[self._group, so_far.epoch, so_far.id, so_far.ordinal, *ids],
+            )
 
     async def flush(self) -> None:
         """Wait until everything settled so far is acknowledged."""

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import orjson
 import redis.asyncio
@@ -29,7 +30,7 @@ from .layout import StreamLayout
 from .lua import script
 from .sharing import Member
 
-__all__ = ["Fleet", "Holding", "Table", "read_owners", "read_workers"]
+__all__ = ["Fleet", "Holding", "Table", "read_members", "read_owners", "read_workers"]
 
 log = structlog.get_logger(__name__)
 
@@ -261,6 +262,22 @@ async def read_workers(client: redis.asyncio.Redis, layout: StreamLayout) -> dic
     return {
         _Description.from_bytes(raw).worker: holders.count(token) for token, raw in members.items()
     }
+
+
+async def read_members(
+    client: redis.asyncio.Redis, layout: StreamLayout
+) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return, by the token of each member, its name and the partitions that it can read.
+
+    A worker that has just started can read none yet.
+
+    Raises:
+        TransportError: Redis is unreachable or refuses.
+    """
+    with broker_errors("HGETALL"):
+        members: dict[Any, Any] = await client.hgetall(layout.name(MEMBERS))
+    described = {token.decode(): _Description.from_bytes(raw) for token, raw in members.items()}
+    return {token: (said.worker, said.readable) for token, said in described.items()}
 
 
 async def read_owners(client: redis.asyncio.Redis, layout: StreamLayout) -> dict[str, str]:

@@ -16,8 +16,11 @@ from .options import Settle
 
 __all__ = ["Intake"]
 
+#: Entries that are put together into one message, at most.
+_MERGED_MAX = 500
+
 Callback = Callable[[Message], Awaitable[None]]
-HandOn = Callable[[Message, list[Entry]], Awaitable[None]]
+HandOn = Callable[[TP, list[Entry]], Awaitable[None]]
 
 
 class Intake:
@@ -71,14 +74,16 @@ class Intake:
         if feeder is None:
             feeder = self._feeders[tp.topic] = _Feeder(tp.topic, self._hand_on, self._on_failure)
         if self._layout.stream(tp).config.batch:
-            feeder.put(self._message(tp, entries[-1], entries, entries), entries)
+            feeder.put(tp, entries)
         else:
             for entry in entries:
-                feeder.put(self._message(tp, entry, entry.value, [entry]), [entry])
+                feeder.put(tp, [entry], merge=False)
 
-    async def _hand_on(self, message: Message, entries: list[Entry]) -> None:
+    async def _hand_on(self, tp: TP, entries: list[Entry]) -> None:
+        config = self._layout.stream(tp).config
+        value = entries if config.batch else entries[0].value
+        message = self._message(tp, entries[-1], value, entries)
         await self._callback(message)
-        config = self._layout.stream(message.tp).config
         if config.settle is Settle.FAUST and not self._app.topics.acks_enabled_for(message.topic):
             # Faust never acknowledges what such a topic delivers, so delivery is the end: not
             # sooner, or nothing would bound what waits here for an agent with a full buffer.
@@ -116,7 +121,8 @@ class _Feeder:
 
     That waits while an agent's buffer is full. With a queue and a task per topic, an agent that
     is full holds up its own topic and no other. The queues need no bound of their own: the
-    ledger bounds what is read.
+    ledger bounds what is read. What waits of one partition for an agent that is given lists is
+    put together, so that it catches up.
     """
 
     def __init__(
@@ -124,24 +130,36 @@ class _Feeder:
     ) -> None:
         self._hand_on = hand_on
         self._on_failure = on_failure
-        self._messages: deque[tuple[Message, list[Entry]]] = deque()
+        self._waiting: deque[tuple[TP, list[Entry]]] = deque()
+        #: Of what waits, the list that more of the same partition may be added to.
+        self._growing: dict[TP, list[Entry]] = {}
         self._some = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"feeder-{topic}")
         self._task.add_done_callback(self._ended)
 
-    def put(self, message: Message, entries: list[Entry]) -> None:
-        self._messages.append((message, entries))
+    def put(self, tp: TP, entries: list[Entry], *, merge: bool = True) -> None:
+        growing = self._growing.get(tp)
+        if growing is not None and len(growing) + len(entries) <= _MERGED_MAX:
+            growing += entries
+            return
+        self._waiting.append((tp, entries))
+        if merge:
+            self._growing[tp] = entries
         self._some.set()
 
     async def _run(self) -> None:
         while True:
-            while self._messages:
-                await self._hand_on(*self._messages.popleft())
+            while self._waiting:
+                tp, entries = self._waiting.popleft()
+                if self._growing.get(tp) is entries:
+                    del self._growing[tp]
+                await self._hand_on(tp, entries)
             self._some.clear()
             await self._some.wait()
 
     def forget(self, tp: TP) -> None:
-        self._messages = deque(pair for pair in self._messages if pair[0].tp != tp)
+        self._growing.pop(tp, None)
+        self._waiting = deque(pair for pair in self._waiting if pair[0] != tp)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:
@@ -149,4 +167,5 @@ class _Feeder:
 
     def stop(self) -> None:
         self._task.cancel()
-        self._messages.clear()
+        self._waiting.clear()
+        self._growing.clear()

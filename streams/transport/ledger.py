@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
+from typing import Final
 
 from faust.types import TP
 
@@ -20,11 +21,15 @@ from .entry import Entry
 
 __all__ = ["Ledger"]
 
+#: Entries of each partition that are enough for an agent that only tries whether it can go on.
+_HELD: Final = 50
+
 
 @dataclass(slots=True)
 class _Partition:
     """One partition's entries in hand, by id and in the order of their delivery."""
 
+    tp: TP
     #: This term of ownership; entries of an earlier one are no longer ours.
     epoch: int
     unsettled: dict[bytes, Entry] = field(default_factory=dict)
@@ -46,11 +51,12 @@ class Ledger:
     """
 
     def __init__(self, *, capacity: int, read_size: int, on_room: Callable[[], None]) -> None:
-        #: Entries of one partition that may be in hand.
-        self.capacity = capacity
         self._full_above = capacity - read_size
         self._on_room = on_room
         self._partitions: dict[TP, _Partition] = {}
+        self._held: set[str] = set()
+        #: The same by term, which an entry is found by: no two partitions have one in common.
+        self._terms: dict[int, _Partition] = {}
         self._epochs = count(1)
         self._changed = asyncio.Event()
 
@@ -58,7 +64,9 @@ class Ledger:
 
     def open(self, tp: TP) -> None:
         """Begin a term over `tp`, with nothing in hand."""
-        self._partitions[tp] = _Partition(next(self._epochs))
+        self.close(tp)
+        partition = _Partition(tp, next(self._epochs))
+        self._partitions[tp] = self._terms[partition.epoch] = partition
 
     def begin_closing(self, tp: TP) -> None:
         """Let nothing more of `tp` be begun; what is under work may be finished."""
@@ -67,7 +75,8 @@ class Ledger:
 
     def close(self, tp: TP) -> None:
         """End the term over `tp`: what is in hand is somebody else's now."""
-        self._partitions.pop(tp, None)
+        if partition := self._partitions.pop(tp, None):
+            del self._terms[partition.epoch]
         self._changed.set()
 
     def is_open(self, tp: TP) -> bool:
@@ -85,21 +94,18 @@ class Ledger:
         if partition is None or partition.closing:
             return []
         admitted = []
+        unsettled, unacknowledged = partition.unsettled, partition.unacknowledged
+        epoch = partition.epoch
         for entry_id, fields in delivered:
-            if entry_id in partition.unsettled or entry_id in partition.unacknowledged:
+            if entry_id in unsettled or entry_id in unacknowledged:
                 continue
-            entry = Entry(tp, entry_id, fields, partition.epoch)
-            partition.unsettled[entry_id] = entry
+            entry = unsettled[entry_id] = Entry(tp, entry_id, fields, epoch)
             admitted.append(entry)
         return admitted
 
-    def _holder(self, entry: Entry) -> _Partition | None:
-        partition = self._partitions.get(entry.tp)
-        return partition if partition is not None and partition.epoch == entry.epoch else None
-
     def holds(self, entry: Entry) -> bool:
         """Whether `entry` is (still) this worker's."""
-        return self._holder(entry) is not None
+        return entry.epoch in self._terms
 
     @contextmanager
     def working(self, entries: Sequence[Entry]) -> Iterator[frozenset[Entry]]:
@@ -107,17 +113,20 @@ class Ledger:
 
         A partition does not go to another worker before the work on its entries is over.
         """
-        begun: list[tuple[_Partition, Entry]] = []
+        by_term: dict[int, list[Entry]] = {}
         for entry in entries:
-            partition = self._holder(entry)
+            by_term.setdefault(entry.epoch, []).append(entry)
+        begun: list[tuple[_Partition, list[Entry]]] = []
+        for epoch, of_term in by_term.items():
+            partition = self._terms.get(epoch)
             if partition is not None and not partition.closing:
-                partition.under_work += 1
-                begun.append((partition, entry))
+                partition.under_work += len(of_term)
+                begun.append((partition, of_term))
         try:
-            yield frozenset(entry for _, entry in begun)
+            yield frozenset(chain.from_iterable(of_term for _, of_term in begun))
         finally:
-            for partition, _ in begun:
-                partition.under_work -= 1
+            for partition, of_term in begun:
+                partition.under_work -= len(of_term)
             self._changed.set()
 
     def settle(self, entries: Iterable[Entry]) -> dict[TP, list[bytes]]:
@@ -126,15 +135,22 @@ class Ledger:
         What is not in hand (settled before, or of an earlier term) is passed over: whoever
         owns the partition now goes through it again and finds its effects in place.
         """
-        settled: dict[TP, list[bytes]] = {}
+        by_term: dict[int, list[bytes]] = {}
         for entry in entries:
-            partition = self._holder(entry)
-            if partition is not None and partition.unsettled.pop(entry.id, None) is not None:
-                partition.unacknowledged.add(entry.id)
-                settled.setdefault(entry.tp, []).append(entry.id)
+            by_term.setdefault(entry.epoch, []).append(entry.id)
+        settled: dict[TP, list[bytes]] = {}
+        for epoch, of_term in by_term.items():
+            partition = self._terms.get(epoch)
+            if partition is None:
+                continue
+            take = partition.unsettled.pop
+            if ids := [entry_id for entry_id in of_term if take(entry_id, None) is not None]:
+                partition.unacknowledged.update(ids)
+                settled[partition.tp] = ids
         for tp, ids in settled.items():
             remaining = len(self._partitions[tp].unsettled)
-            if remaining <= self._full_above < remaining + len(ids):
+            full_above = self._most_before_a_read(tp)
+            if remaining <= full_above < remaining + len(ids):
                 self._on_room()
         if settled:
             self._changed.set()
@@ -163,6 +179,16 @@ class Ledger:
             partition.unacknowledged.difference_update(ids)
             self._changed.set()
 
+    def hold(self, topic: str) -> None:
+        """Have little of `topic` in hand: its agent takes nothing for a while, and says when."""
+        self._held.add(topic)
+
+    def let_go(self, topic: str) -> None:
+        """Read `topic` as others are read."""
+        if topic in self._held:
+            self._held.remove(topic)
+            self._on_room()
+
     # -- Questions
 
     def has_room(self, tp: TP) -> bool:
@@ -171,13 +197,21 @@ class Ledger:
         return (
             partition is not None
             and not partition.closing
-            and len(partition.unsettled) <= self._full_above
+            and len(partition.unsettled) <= self._most_before_a_read(tp)
         )
+
+    def _most_before_a_read(self, tp: TP) -> int:
+        return min(self._full_above, _HELD) if tp.topic in self._held else self._full_above
 
     def unsettled(self, tp: TP) -> int:
         """Entries of `tp` in hand."""
         partition = self._partitions.get(tp)
         return len(partition.unsettled) if partition else 0
+
+    def unacknowledged(self, tp: TP) -> int:
+        """Entries of `tp` that are settled, and that Redis may still hold as pending."""
+        partition = self._partitions.get(tp)
+        return len(partition.unacknowledged) if partition else 0
 
     def total_unsettled(self) -> int:
         """Entries in hand over all partitions."""

@@ -306,5 +306,4 @@ class Reader:
 
 
 def _as_mapping(fields: list[bytes]) -> Mapping[bytes, bytes]:
-    it = iter(fields)
-    return dict(zip(it, it, strict=True))
+    return dict(zip(fields[::2], fields[1::2], strict=True))

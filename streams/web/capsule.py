@@ -16,6 +16,7 @@ from streams.ids import excerpt, format_capsule_id, format_team_id, parse_capsul
 from streams.postgres import Postgres
 from streams.topics import SOURCE_ID
 from streams.transport import Entry, Stream, StreamLayout, broker_errors, partition_of
+from streams.web.deliveries import SinkDelivery, of_capsule
 
 __all__ = ["History", "Waiting", "read_history"]
 
@@ -72,6 +73,8 @@ class History:
     watermark_at: str
     letters: list[dict[str, Any]]
     waiting: list[Waiting]
+    #: Those that are recorded, the newest first.
+    deliveries: list[SinkDelivery]
     #: Partitions that are so full that not all of their entries were looked at.
     cut: list[str]
 
@@ -83,6 +86,7 @@ async def read_history(
     client: redis.asyncio.Redis,
     layout: StreamLayout,
     topics: Iterable[str],
+    sinks: Iterable[str],
     group: str,
 ) -> History:
     """Look once.
@@ -125,6 +129,7 @@ async def read_history(
         str(watermark.get("updated_at", "")),
         orjson.loads(letters) if letters else [],
         waiting,
+        await of_capsule(client, layout, sinks, capsule_id),
         cut,
     )
 

@@ -140,7 +140,7 @@ def _texts(node: LiveNode, into: float, out: float) -> dict[str, str]:
     waiting = f"{backlog.entries:,}" if backlog else ""
     oldest = "" if backlog is None else _age(backlog.oldest_age_s)
     outcomes = node.figures.get("outcomes", {})
-    if node.because and node.state in (State.BLOCKED, State.UNOWNED):
+    if node.because and node.state in (State.PAUSED, State.BLOCKED, State.UNOWNED):
         caption = f"{node.state.value}: {node.because}"
     elif backlog is not None:
         caption = f"{waiting} waiting" + (f", {oldest}" if oldest else "")
@@ -150,9 +150,10 @@ def _texts(node: LiveNode, into: float, out: float) -> dict[str, str]:
     else:
         caption = _rate(into)
     blocked_s = node.figures.get("blocked_total_s", 0.0)
+    given = node.figures.get("input", {"capacity": 0})
     return {
         "state": node.state.value + (f": {node.because}" if node.because else ""),
-        "hand": f"{node.in_hand:,} of {node.capacity:,}" if node.capacity else "",
+        "hand": f"{given['depth']:,} of {given['capacity']:,}" if given["capacity"] else "",
         "blocked": f"{blocked_s:,.0f} s" if blocked_s >= 1 else "",
         "in": f"{into:,.1f}",
         "out": f"{out:,.1f}",
@@ -173,8 +174,9 @@ def _sink(nodes: tuple[LiveNode, ...], sink: Sink) -> tuple[State, dict[str, str
         outcomes[name.partition("/")[0]] += n
     order = list(State)
     worst = max((end, agent, stream), key=lambda node: order.index(node.state))
-    # The agent knows for what and for how long, the sink only that it is waited for.
-    why = agent.because or worst.because
+    # The agent knows for what and for how long, the sink what somebody has decided about it.
+    known = (agent.because, str(end.figures.get("because", "")))
+    why = "; ".join(text for text in known if text) or worst.because
     backlog = stream.backlog
     return worst.state, {
         "state": worst.state.value + (f": {why}" if why else ""),

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from config.settings import Settings
 from streams.commands.flow_order import in_flow_order
+from streams.deliveries import Wanted
 from streams.live import LiveTopology, read_live
 from streams.postgres import Postgres
 from streams.printable import printable
@@ -19,6 +20,7 @@ from streams.topology import Topology, topology_of
 from streams.transport import Producer, StreamLayout
 from streams.web.access import Access
 from streams.web.capsule import History, read_history
+from streams.web.deliveries import SinkDelivery, of_sink
 from streams.web.frame import Sink, sinks_of
 from streams.web.watch import Watch
 
@@ -139,8 +141,13 @@ class Site:
             client=(await self._producer()).client,
             layout=self._app.redis_layout,
             topics=[topic.get_topic_name() for topic in (topics.capsules, *topics.hooks.values())],
+            sinks=topics.hooks,
             group=self.settings.app_id,
         )
+
+    async def deliveries(self, sink: str, wanted: Wanted) -> list[SinkDelivery]:
+        """Return the last deliveries to a sink; raises TransportError."""
+        return await of_sink((await self._producer()).client, self.layout, sink, wanted)
 
     async def close(self, _: web.Application) -> None:
         """Send all away; a handler of aiohttp's ``on_shutdown``, which waits for who is there."""

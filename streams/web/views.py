@@ -10,9 +10,11 @@ from typing import Any, Final, cast
 from aiohttp import web
 from faust.web import Blueprint, View
 
+from streams.deliveries import Status
 from streams.live import State
 from streams.topology import Kind
 from streams.web.answers import html, json
+from streams.web.deliveries import parse_wanted
 from streams.web.frame import CELLS, frame_of, short
 from streams.web.layout import BOX_HEIGHT, BOX_WIDTH, lay_out
 from streams.web.site import SITE, Site
@@ -126,6 +128,29 @@ class CapsuleView(PageView):
         asked = request.query.get("id", "").strip()[:_ID_CHARS]
         history = await self.site.history(asked) if asked else None
         return html(self.site.render(request, "capsule.html", asked=asked, history=history))
+
+
+@blueprint.route("/topology/sinks/{name:[a-z0-9-]{1,32}}", name="sink")
+class SinkView(PageView):
+    """The last deliveries to one sink."""
+
+    async def get(self, request: web.Request, name: str) -> web.Response:
+        """List what the filters leave."""
+        if name not in [sink.name for sink in self.site.sinks]:
+            raise web.HTTPNotFound
+        query = {field: request.query.get(field, "") for field in ("capsule", "status")}
+        found = await self.site.deliveries(name, parse_wanted(query))
+        return html(
+            self.site.render(
+                request,
+                "sink.html",
+                sink=name,
+                query=query,
+                statuses=list(Status),
+                found=found,
+                kept=self.site.settings.deliveries_kept,
+            )
+        )
 
 
 @blueprint.route("/topology/static/{name}", name="static")

@@ -204,7 +204,13 @@ def test_everything_can_be_reached_by_keyboard_and_is_seen_there(
 def test_a_phone_needs_not_scroll_to_the_side(browser: Chrome, scene: Scene) -> None:
     show(browser, *PHONE)
     capsule = format_capsule_id(uuid.uuid4())
-    for path in ("", "/dead-letters?state=all", f"/capsule?id={capsule}", "/login"):
+    for path in (
+        "",
+        "/dead-letters?state=all",
+        f"/capsule?id={capsule}",
+        "/login",
+        "/sinks/billing",
+    ):
         browser.get(f"{scene.url}/topology{path}")
         if not path:
             wait(browser, lambda: text_of(browser, "#link") == "live")
@@ -312,9 +318,33 @@ def test_a_capsule_is_found_by_its_id(browser: Chrome, scene: Scene) -> None:
     try:
         scene.publish(event(capsule))
         browser.refresh()
-        wait(browser, lambda: reloaded(browser, lambda: browser.find_elements(By.ID, "waiting")))
-        assert "hooks.billing:" in text_of(browser, "#waiting")
+        # It passes other stages before.
+        waiting = "#waiting"
+        wait(
+            browser,
+            lambda: reloaded(
+                browser,
+                lambda: (
+                    browser.find_elements(By.CSS_SELECTOR, waiting)
+                    and "hooks.billing:" in text_of(browser, waiting)
+                ),
+            ),
+        )
         assert "with " in text_of(browser, "#waiting")
         take_picture(browser, "capsule")
+        browser.get(f"{scene.url}/topology/sinks/billing")
+        rows = "#deliveries tbody tr"
+        wait(
+            browser,
+            lambda: reloaded(
+                browser,
+                lambda: any(
+                    format_capsule_id(capsule) in row.text and "retrying" in row.text
+                    for row in browser.find_elements(By.CSS_SELECTOR, rows)
+                ),
+            ),
+        )
+        assert "delivered" in text_of(browser, "#deliveries")
+        take_picture(browser, "sink")
     finally:
         scene.sink_is_down.clear()

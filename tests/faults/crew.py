@@ -9,7 +9,7 @@ from tests.event_log import EventLog
 from tests.faults.account import assert_accounted, settled
 from tests.faults.dying_worker import DyingWorker
 from tests.faults.scene import SMALL
-from tests.reconciliation import Ground, Receiver
+from tests.reconciliation import PREFIX, Ground, Receiver
 from tests.worker_process import WorkerProcess, eventually
 
 __all__ = ["Crew"]
@@ -48,12 +48,17 @@ class Crew:
 
         def is_done() -> bool:
             assert last.process.poll() is None, last.tail()
-            # Also whoever died has to be noticed.
-            return settled(self.ground) and len(self.ground.shares()) == 1
+            # Also whoever died has to be noticed, and what somebody had to be taken.
+            return settled(self.ground) and self.ground.shares() == [self._partitions()]
 
         await eventually(is_done, what="all done")
         assert await last.stop() == 0, last.tail()
         assert_accounted(self.ground, self.log, self.receiver)
+
+    def _partitions(self) -> int:
+        with self.ground.redis() as client:
+            topics = ("capsules:*", "hooks.*", "dead-letters:*")
+            return 1 + sum(len(client.keys(PREFIX + topic)) for topic in topics)
 
     def kill_all(self) -> None:
         """End whoever still runs."""

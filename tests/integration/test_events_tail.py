@@ -102,7 +102,12 @@ def test_each_kind_of_entry_is_told_and_the_group_is_never_touched(
 def read_until_told(output: IO[str], created: str, bad: str) -> list[dict[str, Any]]:
     """Lines until the ends of both entries are among them."""
     steps: list[dict[str, Any]] = []
-    missing = {(created, "postgres", "done"), (created, SOURCE, "done"), (bad, SOURCE, "dead")}
+    missing = {
+        (created, "postgres", "done"),
+        (created, SOURCE, "done"),
+        (created, "sink.receiver", "delivered"),
+        (bad, SOURCE, "dead"),
+    }
     while missing:
         line = output.readline()
         assert line, f"it ended without {missing}"
@@ -151,6 +156,8 @@ async def test_a_capsule_is_followed_through_every_stage_as_it_happens(
         (bad, "dead-letters", "dead"),
         (bad, "wrenn", "dead"),
     } <= seen
+    [delivered] = [step for step in steps if step["outcome"] == "delivered"]
+    assert delivered["detail"].startswith("attempt 1, ")
     [stored] = [step for step in steps if step["where"] == "postgres"]
     assert "running" in stored["detail"]
     assert created in stored["detail"]

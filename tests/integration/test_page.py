@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,6 +19,7 @@ import pytest
 import redis.asyncio
 
 from config.embedded import EphemeralServers
+from streams.deliveries import Delivery, DeliveryRecord, Status
 from streams.ids import format_capsule_id
 from streams.postgres import Postgres
 from streams.transport import StreamConfig, StreamLayout, partition_of
@@ -285,19 +287,29 @@ async def test_whatever_is_shown_is_text_and_no_markup(ground: Ground, tmp_path:
         "rss_bytes": 1, "not_ready": SCRIPT, "partitions": {SCRIPT: {"numbers": [1]}}, "flows": [],
         "stages": {}, "lanes": {},
     }  # fmt: skip
+    capsule, error = format_capsule_id(CAPSULE), SCRIPT + bidi
+    delivery = Delivery(SCRIPT, capsule, SCRIPT, Status.DEAD, 1, 1, error, 1, SCRIPT)
+    async with redis.asyncio.Redis.from_url(ground.redis_url) as writing:
+        await DeliveryRecord(writing, StreamLayout(PREFIX)).write("log", [delivery], keep=9)
     async with page_of(ground, tmp_path) as page:
         with ground.redis() as client:
             client.hset(f"{PREFIX}figures", SCRIPT, json.dumps(said))
-        capsule = format_capsule_id(CAPSULE)
         quoted = "%3Cscript%3Ealert('x')%3C/script%3E%22%3E"
         for path in ("/topology", LETTERS, f"{LETTERS}/{number}", f"{LETTERS}?stage={quoted}",
                      f"/topology/capsule?id={capsule}", f"/topology/capsule?id={quoted}",
+                     "/topology/sinks/log", f"/topology/sinks/log?capsule={capsule}&status=dead",
                      f"/topology/{quoted}", f"{LETTERS}?since={quoted}"):  # fmt: skip
             _, text = await page.get(path)
             assert "<script>" not in text
             assert "alert" in text or path.startswith(("/topology/%3C", f"{LETTERS}?"))
             assert "\u202e" not in text
             assert "\x1b" not in text
+        asked = [f"log?capsule={quoted}", "log?status=gone", "nope", "log?status=delivered"]
+        answers = [await page.get(f"/topology/sinks/{question}") for question in asked]
+        assert [status for status, _ in answers] == [400, 400, 404, 200]
+        assert "data-delivery" not in answers[-1][1]
+        _, text = await page.get(f"/topology/sinks/log?capsule={capsule}&status=dead")
+        assert text.count("data-delivery") == 1
         with ground.redis() as client:
             # Figures that are none must not stop what looks at them.
             client.hset(f"{PREFIX}figures", "bad", json.dumps({"at_s": time.time(), "worker": 1}))
@@ -378,15 +390,24 @@ async def test_all_is_known_of_a_capsule_that_there_is_to_know(ground: Ground) -
     )
     await postgres.open()
     async with redis.asyncio.Redis.from_url(ground.redis_url) as looking:
+        record = DeliveryRecord(looking, layout)
+        of_it = Delivery(
+            "1-1", format_capsule_id(CAPSULE), "paused", Status.DEAD, 3, 1.0, "", 7, "2-1"
+        )
+        of_another = replace(of_it, delivery_id="1-2", capsule_id=format_capsule_id(UUID(int=8)))
+        for sink in ("one", "two"):
+            await record.write(sink, [of_it, of_another], keep=9)
         found = await read_history(
             format_capsule_id(CAPSULE),
             postgres=postgres,
             client=looking,
             layout=layout,
             topics=["capsules"],
+            sinks=["one", "two", "three"],
             group=GROUP,
         )
     await postgres.close()
+    assert found.deliveries == [("one", of_it), ("two", of_it)]
     assert found.row is not None
     assert found.row["status"] == "pausing"
     assert found.watermark == "123-4"

@@ -18,8 +18,9 @@ from config.settings import Settings
 from streams.errors import DatabaseUnavailableError
 from streams.letter_store import LetterStore
 from streams.letters import Letter, Order
-from streams.replay import ReplayError, Resender
-from streams.transport import TransportError
+from streams.recorded_topics import recorded_partitions
+from streams.replay import ReplayError
+from streams.transport import StreamLayout, TransportError
 from tests.letters import (
     DELIVERY,
     KEY,
@@ -329,17 +330,17 @@ async def test_a_number_of_partitions_that_changes_just_then_is_the_one_that_cou
     [number] = put(ground, [DELIVERY])
     store.claim([number], ["billing"])
     [letter] = store.find([number])
-    plain = Resender._partitions
+    plain = recorded_partitions
     asked: list[int] = []
 
-    async def change_after(self: Resender, client: Any, topic: str) -> int:
-        asked.append(found := await plain(self, client, topic))
+    async def change_after(client: Any, layout: StreamLayout, topic: str) -> int:
+        asked.append(found := await plain(client, layout, topic))
         if len(asked) == 1:
             with ground.redis() as other:
                 other.hset(f"{PREFIX}topics", topic, 7)
         return found
 
-    monkeypatch.setattr(Resender, "_partitions", change_after)
+    monkeypatch.setattr(streams.replay, "recorded_partitions", change_after)
     async with client_of(ground) as client:
         await resender(client, store).send(letter)
     assert asked == [PARTITIONS, 7]

@@ -134,7 +134,11 @@ async def test_a_test_event_that_is_refused_is_told(receiver: Receiver, tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments", [("test",), ("test", "nope"), ("check", "nope"), ("list", "x"), ("prod",)]
+    "arguments",
+    [
+        *(("test",), ("test", "nope"), ("check", "nope"), ("list", "x"), ("prod",)),
+        *(("pause",), ("pause", "nope"), ("resume", "nope")),
+    ],
 )
 async def test_a_line_that_makes_no_sense_ends_with_2(
     arguments: tuple[str, ...], tmp_path: Path

@@ -160,6 +160,7 @@ OURS: dict[str, Any] = {"event": "capsule.create", "actor": {"type": "system"}}
 @example(OURS | {"resource": {"id": "cl-" + "0" * 24}})
 @example({"error": "a\0"})
 @example({"metadata": {"a\0": "b"}})
+@example({"metadata": {"a": None}})
 def test_the_schema_of_events_takes_exactly_what_is_read(event: dict[str, Any]) -> None:
     is_read = not isinstance(read_event(SOURCE_ID, orjson.dumps(event)), Bad)
     assert EVENT.is_valid(event) == is_read, event

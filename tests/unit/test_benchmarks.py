@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from copy import copy
+from functools import partial
 from uuid import UUID
 
 import pytest
 
+from benchmarks.comparison import Comparison
+from benchmarks.contenders import Run
+from benchmarks.cpu import Used
+from benchmarks.growth import Cost, Growth
+from benchmarks.latency import Latency, Paced
 from benchmarks.mixes import MIXES, Log, make_log
+from benchmarks.targets import verdicts
 from tests.oracle import Entry, replay
 
 EVENTS = 4_000
@@ -60,3 +67,26 @@ def test_the_same_seed_makes_the_same_log(mix: str) -> None:
     assert len(log.entries) == 500
     assert make_log(mix, events=500, seed=1) == log
     assert make_log(mix, events=500, seed=2) != log
+
+
+def test_what_misses_its_target_is_said_to() -> None:
+    run = partial(Run, cpu_us=Used(1, 1, 1), wrong_rows=0)
+    runs = {"one-at-a-time": [run(1_000)], "plain-loop": [run(20_000)], "reconciler": [run(8_000)]}
+    slow = Paced(1_000, 1_000, p50_ms=9, p99_ms=31, max_ms=40, cpu_percent=1)
+    found = verdicts(
+        [Comparison("all", 1, 1, runs, {})],
+        Latency(2.9, 1.4, 100, [slow]),
+        [
+            Growth("backlog", {10: Cost(1, Used(10, 1, 1)), 20: Cost(1, Used(11, 1, 1))}),
+            Growth("workers", {1: Cost(10, Used(1, 1, 1)), 2: Cost(9, Used(1, 1, 1))}),
+        ],
+    )
+    assert {verdict.what: verdict.met for verdict in found} == {
+        "all: x one-at-a-time": True,
+        "all: x plain-loop": False,
+        "p99 at 1,000/s, ms": False,
+        "idle CPU, %": True,
+        "start to first effect, s": True,
+        "cost, backlog 10 to 20": True,
+        "two workers: x one": False,
+    }

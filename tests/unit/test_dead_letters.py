@@ -106,11 +106,13 @@ def test_only_a_plain_number_names_a_letter() -> None:
 
 
 def test_nothing_settles_but_the_stage() -> None:
+    #: A retired sink has no stage: what is left of it goes in the transaction with its letter.
+    may = {"agents/stage.py", "streams/retirement.py"}
     settling = [
         f"{path.name}:{node.lineno}"
         for package in ("agents", "streams")
         for path in sorted((ROOT / package).rglob("*.py"))
-        if (path.parent.name, path.name) != ("agents", "stage.py") and "transport" not in path.parts
+        if path.relative_to(ROOT).as_posix() not in may and "transport" not in path.parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in ("settle", "acknowledge", "xack")
     ]

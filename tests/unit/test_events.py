@@ -51,7 +51,7 @@ def test_a_whole_event_is_read() -> None:
         verb=Verb.CREATE,
         succeeded=True,
         capsule_id=UUID(int=36),
-        team_id=UUID(int=7),
+        team=TEAM_ID,
         timestamp="2026-02-03T04:05:06Z",
         metadata={"host_ip": "10.0.0.1"},
         error="",

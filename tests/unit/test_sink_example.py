@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -48,3 +50,17 @@ def test_the_page_shows_the_example_as_it_is() -> None:
     page = (ROOT / "docs" / "sinks.md").read_text(encoding="utf-8")
     code = (ROOT / "examples" / "sqlite_sink.py").read_text(encoding="utf-8")
     assert f"```python\n{code}```" in page
+
+
+async def test_the_test_that_the_page_shows_passes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "sinks.md").read_text(encoding="utf-8")
+    [code] = re.findall(
+        r"```python\n([^`]*async def test_it_keeps_the_contract.*?)```", page, re.DOTALL
+    )
+    (tmp_path / "test_archive.py").write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("test_archive", tmp_path / "test_archive.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    await module.test_it_keeps_the_contract(tmp_path)

@@ -85,6 +85,14 @@ def mistakes(cwd: Path, *entries: Mapping[str, Any], **environ: str) -> tuple[st
         ({"concurrency": 0}, "CAPSULES_SINKS[0].concurrency='0': "),
         ({"batch_max_age_s": 0}, "CAPSULES_SINKS[0].batch_max_age_s='0': "),
         ({"retries": 3}, "CAPSULES_SINKS[0].retries: no such setting"),
+        ({"rate_limit_per_s": 0}, "CAPSULES_SINKS[0].rate_limit_per_s='0': expected to be greater"),
+        ({"backlog_max": 0}, "CAPSULES_SINKS[0].backlog_max='0': expected to be greater"),
+        ({"at_backlog_max": "drop"}, "at_backlog_max='drop': expected to be 'hold'"),
+        ({"breaker_failures": 0}, "CAPSULES_SINKS[0].breaker_failures='0': "),
+        ({"breaker_pause_s": "inf"}, "CAPSULES_SINKS[0].breaker_pause_s='inf': "),
+        ({"ordered": "maybe"}, "CAPSULES_SINKS[0].ordered='maybe': expected to be a valid boolean"),
+        ({"retry_pause_min_s": 90}, "retry_pause_max_s='60.0': expected at least retry_"),
+        ({"type": "log", "breaker_failure": 3}, "did you mean breaker_failures"),
     ],
 )
 def test_a_mistake_is_one_line(given: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -135,3 +135,22 @@ async def test_an_agent_that_is_full_holds_up_no_other_topic(lab: Lab) -> None:
 def _tp(app: LabApp) -> faust.types.TP:
     (tp,) = app.redis_consumer.assignment()
     return tp
+
+
+async def test_what_waits_for_an_agent_that_is_given_lists_is_put_together(lab: Lab) -> None:
+    app = lab.app(settings={"stream_buffer_maxsize": 1})
+    gate = asyncio.Event()
+    received: Received[list[Entry]] = app.collect(app.stream_topic("t", EXPLICIT), gate=gate)
+    await lab.start(app)
+    for n in range(1, 9):
+        await lab.add(lab.key("t"), b"%d" % n)
+        # Each is read by itself.
+        await eventually(
+            lambda n=n: app.redis_consumer.ledger.total_unsettled() == n,  # type: ignore[misc]
+            what="a read",
+        )
+    gate.set()
+    await eventually(lambda: sum(map(len, received.items)) == 8, what="all of them")
+    values = [entry.value for entries in received.items for entry in entries]
+    assert values == [b"%d" % n for n in range(1, 9)]
+    assert len(received.items) <= 4  # in hand, in Faust's buffer, on the way there, and the rest

@@ -201,3 +201,20 @@ async def test_work_that_fails_is_over_as_well() -> None:
     with pytest.raises(RuntimeError), ledger.working(entries):
         raise RuntimeError
     await asyncio.wait_for(ledger.wait_finished(tp, everything=False), 5)
+
+
+def test_of_a_topic_that_is_held_only_a_little_is_in_hand() -> None:
+    woken: list[None] = []
+    ledger = Ledger(capacity=200, read_size=20, on_room=lambda: woken.append(None))
+    tp, other = TP("held", 0), TP("other", 0)
+    for partition in (tp, other):
+        ledger.open(partition)
+        ledger.admit(partition, [(b"%d-0" % n, {}) for n in range(60)])
+    ledger.hold("held")
+    assert (ledger.has_room(tp), ledger.has_room(other)) == (False, True)
+    ledger.settle(ledger.admit(tp, [(b"%d-0" % n, {}) for n in range(60, 70)]))
+    assert not woken
+    ledger.let_go("held")
+    assert (ledger.has_room(tp), len(woken)) == (True, 1)
+    ledger.let_go("held")
+    assert len(woken) == 1

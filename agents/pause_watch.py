@@ -1,0 +1,64 @@
+"""Looks twice a second which sinks are paused, and has their deliveries wait.
+
+Nothing is attempted before the first look: a sink that was paused stays so over a restart. When
+Redis does not answer, what is known stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import faust
+import structlog
+
+from agents.deliver import Deliver
+from agents.reconciler import Reconciler
+from streams.sink_pauses import read_pauses
+from streams.transport import Producer, TransportError
+
+__all__ = ["PauseWatch"]
+
+log = structlog.get_logger(__name__)
+
+_EVERY_S: Final = 0.5
+
+
+class PauseWatch:
+    """What operators have paused, at one worker."""
+
+    def __init__(self, reconciler: Reconciler, deliveries: Sequence[Deliver]) -> None:
+        self._reconciler = reconciler
+        self._deliveries = deliveries
+        self._is_known = True
+
+    async def watch(self, app: faust.App) -> None:
+        """Look until `app` stops; a Faust task."""
+        if not self._deliveries:
+            return
+        producer = await app.maybe_start_producer()
+        assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
+        while not app.should_stop:
+            try:
+                await self._look(producer)
+            except TransportError as exc:
+                if self._is_known:
+                    log.warning(
+                        "it is not known which sinks are paused",
+                        action="pauses_not_known",
+                        error=str(exc),
+                    )
+                self._is_known = False
+            else:
+                self._is_known = True
+            await app.sleep(_EVERY_S)
+
+    async def _look(self, producer: Producer) -> None:
+        paused = await read_pauses(producer.client, self._reconciler.layout)
+        now_s = self._reconciler.wiring.meter.clock.now_ms() / 1000
+        for delivery in self._deliveries:
+            since_s = paused.get(delivery.sink.name)
+            if since_s is None:
+                delivery.resume()
+            else:
+                delivery.pause(for_s=max(now_s - since_s, 0.0))

@@ -1,0 +1,107 @@
+"""``sinks redeliver``: recorded deliveries once more, to one sink alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from faust.cli.base import argument, option
+
+from streams.commands.lines import CAPSULE_ID, SINCE
+from streams.commands.sink_command import DELIVERY_ID, SINK, SinkCommand
+from streams.deliveries import Status, Wanted
+from streams.ids import format_capsule_id
+from streams.letter_store import LetterStore
+from streams.printable import printable
+from streams.redelivery import Choice, Redelivery, WrongDeliveriesError
+from streams.replay import Resender
+
+__all__ = ["Redeliver"]
+
+
+class Redeliver(SinkCommand):
+    """Send recorded deliveries again, to this sink alone and under the same delivery ids.
+
+    Name them, or choose by capsule and time. They come behind what the sink has in its topic. One
+    that is a dead letter is replayed; one that is still being tried is left alone.
+    """
+
+    options = [  # noqa: RUF012 - Faust declares it on the instance
+        argument("name", type=SINK, metavar="NAME"),
+        argument("ids", type=DELIVERY_ID, metavar="[DELIVERY_ID]...", nargs=-1),
+        option("--capsule", type=CAPSULE_ID, metavar="ID", help="Those of this capsule: cl-..."),
+        option(
+            "--since",
+            type=SINCE,
+            help="Attempted since: RFC 3339, or as long ago as 90m, 24h, 7d.",
+        ),
+        option(
+            "--status",
+            type=click.Choice([status.value for status in Status]),
+            help="With --capsule or --since: only those that ended so.",
+        ),
+        option("--dry-run", is_flag=True, help="Only say what would be done."),
+    ]
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Refuse lines that name no deliveries, or name them twice."""
+        filters = [
+            f"--{name}" for name in ("capsule", "since", "status") if options[name] is not None
+        ]
+        if options["ids"] and filters:
+            raise click.UsageError(f"give either delivery ids or {filters[0]}")
+        if not options["ids"] and not {"--capsule", "--since"} & {*filters}:
+            raise click.UsageError("give delivery ids, or --capsule or --since")
+
+    async def run(
+        self,
+        name: str,
+        ids: tuple[str, ...],
+        capsule: UUID | None,
+        since: datetime | None,
+        status: str | None,
+        dry_run: bool,
+    ) -> None:
+        """Look whether the order can be carried out, and carry it out."""
+        self.known(name, (sink.name for sink in self.settings.sinks))
+        layout = self.reconciler_app.redis_layout
+        async with self.redis() as client:
+            redelivery = Redelivery(client, name, group=self.settings.app_id, layout=layout)
+            try:
+                choice = (
+                    await redelivery.named(ids)
+                    if ids
+                    else await redelivery.meant(
+                        Wanted(
+                            None if capsule is None else format_capsule_id(capsule),
+                            None if status is None else frozenset({Status(status)}),
+                            None if since is None else since.timestamp() * 1000,
+                        )
+                    )
+                )
+            except WrongDeliveriesError as exc:
+                self.refuse(printable(str(exc)))
+            for delivery_id, why in choice.left_out.items():
+                self.say(f"left out {printable(delivery_id)}: {why}")
+            if dry_run:
+                self._say_what_would_be_done(name, choice)
+            elif any(delivery.status is Status.DEAD for delivery in choice.deliveries):
+                with LetterStore.opened(self.settings) as store:
+                    source, group = self.settings.source_stream, self.settings.app_id
+                    resender = Resender(client, store, source=source, group=group, layout=layout)
+                    self._tell(name, await redelivery.send(choice, store, resender))
+            else:
+                self._tell(name, await redelivery.send(choice, None, None))
+
+    def _say_what_would_be_done(self, name: str, choice: Choice) -> None:
+        for delivery in choice.deliveries:
+            about = f"{delivery.type} {delivery.capsule_id} ({delivery.status.value})"
+            self.say(f"would send {delivery.delivery_id} again: {printable(about)}")
+        self.say(f"would send {len(choice.deliveries):,} deliveries to {name}; nothing is changed")
+
+    def _tell(self, name: str, sent: int) -> None:
+        self.say(f"sent {sent:,} deliveries to {name} again")

@@ -1,0 +1,96 @@
+"""``sinks retire``: the end of a sink that is no longer configured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, Final
+
+import click
+from faust.cli.base import argument, option
+
+from streams.commands.sink_command import SINK, SinkCommand
+from streams.letter_store import LetterStore
+from streams.letters import Filter, State
+from streams.retirement import Retirement
+from streams.transport import broker_errors
+
+__all__ = ["Retire"]
+
+_STEP: Final = 500
+
+
+class Retire(SinkCommand):
+    """Remove all that is left of a sink: its topic, retries and record of deliveries.
+
+    Take it out of the settings first, and restart the workers. Its dead letters stay, unless told
+    otherwise; they cannot be replayed while there is no sink of that name.
+    """
+
+    options = [  # noqa: RUF012 - Faust declares it on the instance
+        argument("name", type=SINK, metavar="NAME"),
+        option("--drop", is_flag=True, help="What is not delivered yet becomes dead letters."),
+        option("--discard-dead-letters", "discard", is_flag=True, help="Discard its dead letters."),
+        option("--dry-run", is_flag=True, help="Only say what would be done."),
+    ]
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Refuse to make letters and to discard them in the same breath."""
+        if options["drop"] and options["discard"]:
+            raise click.UsageError(
+                "give --drop, which makes dead letters, or --discard-dead-letters, not both;"
+                " discard them later with `dead-letters discard --all --sink NAME`"
+            )
+
+    async def run(self, name: str, drop: bool, discard: bool, dry_run: bool) -> None:
+        """Look whether it can be done, and do it."""
+        if name in (sink.name for sink in self.settings.sinks):
+            self.refuse(f"{name} is configured: take it out of the settings first")
+        with LetterStore.opened(self.settings) as store:
+            wanted = Filter(sink=name, states=(State.DEAD, State.REPLAYING))
+            async with self.redis() as client:
+                retirement = Retirement(
+                    client,
+                    name,
+                    group=self.settings.app_id,
+                    layout=self.reconciler_app.redis_layout,
+                    silence_s=self.settings.lease_s + self.settings.read_block_ms / 1000,
+                )
+                remains, letters = await retirement.look(), store.count(wanted)
+                if not remains.is_anything and not store.knows("sink", name):
+                    self.refuse(f"{name}: there is nothing of such a sink")
+                await retirement.check_nobody_has_it()
+                if remains.undelivered and not drop:
+                    self.fail(f"{name} was not given {remains.undelivered:,} entries: see --drop")
+                about = f"{remains.keys:,} keys; {remains.undelivered:,} entries to be dead letters"
+                if dry_run:
+                    what = "discard" if discard else "leave"
+                    self.say(f"would remove {about}; would {what} {letters:,} dead letters")
+                    return
+                dropped = await retirement.drop() if drop else 0
+                removed = await retirement.remove()
+                # Of replays whose notes nobody needs; the others are not of this sink alone.
+                notes = [self._note(number) for number in store.replayed_of_sink(name)]
+                for start in range(0, len(notes), _STEP):
+                    with broker_errors("DEL"):
+                        await client.delete(*notes[start : start + _STEP])
+            discarded = self._discard(store, name) if discard else 0
+        self.say(f"retired {name}: {removed:,} keys removed")
+        if dropped:
+            self.say(f"{dropped:,} entries that it was not given are dead letters now")
+        if discard:
+            self.say(f"{discarded:,} dead letters discarded")
+        elif letters:
+            self.say(f"{letters:,} dead letters of it were there and stay")
+
+    def _note(self, letter_id: int) -> bytes:
+        return self.reconciler_app.redis_layout.name(f"replay-of-letter-{letter_id}")
+
+    def _discard(self, store: LetterStore, name: str) -> int:
+        wanted = Filter(sink=name, states=(State.DEAD,))
+        letters = store.oldest_first(wanted, up_to=store.last_id())
+        discarded = 0
+        while step := list(islice(letters, _STEP)):
+            discarded += len(store.discard_dead(step))
+        return discarded

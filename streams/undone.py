@@ -1,0 +1,60 @@
+"""What is left to do of a stream: entries that nobody has read, or that are pending."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import redis.asyncio
+
+from streams.events import EntryId
+from streams.transport import BrokerRefusedError, broker_errors
+
+__all__ = ["Fields", "undone"]
+
+_PAGE: Final = 1_000
+
+Fields: TypeAlias = Mapping[bytes, bytes]
+
+
+async def undone(
+    client: redis.asyncio.Redis, stream: bytes, group: str
+) -> AsyncIterator[list[tuple[bytes, Fields]]]:
+    """Give what is not acknowledged of `stream`, in order, page after page.
+
+    Raises:
+        TransportError: Redis is unreachable or refuses.
+    """
+    try:
+        with broker_errors("XINFO GROUPS"):
+            groups = await client.xinfo_groups(stream)
+    except BrokerRefusedError as exc:
+        if "no such key" in str(exc):
+            return
+        raise
+    read_up_to, pending = EntryId(0, 0), set[bytes]()
+    for about in groups:
+        if about["name"] == group.encode():
+            read_up_to = EntryId.parse(about["last-delivered-id"])
+            pending = await _pending(client, stream, group)
+    after = b"-"
+    while True:
+        with broker_errors("XRANGE"):
+            page: Any = await client.xrange(stream, after, "+", _PAGE)
+        if left := [(i, f) for i, f in page if i in pending or EntryId.parse(i) > read_up_to]:
+            yield left
+        if len(page) < _PAGE:
+            return
+        after = b"(" + page[-1][0]
+
+
+async def _pending(client: redis.asyncio.Redis, stream: bytes, group: str) -> set[bytes]:
+    pending: set[bytes] = set()
+    after = b"-"
+    while True:
+        with broker_errors("XPENDING"):
+            page: Any = await client.xpending_range(stream, group, after, b"+", _PAGE)
+        pending.update(about["message_id"] for about in page)
+        if len(page) < _PAGE:
+            return pending
+        after = b"(" + page[-1]["message_id"]
