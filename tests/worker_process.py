@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import signal
@@ -123,3 +124,7 @@ class WorkerProcess:
             return await asyncio.to_thread(self.process.wait, timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.tail()}") from None
+
+
+# Also what the last test of a run has left, if it failed.
+atexit.register(WorkerProcess.end_all)

@@ -44,7 +44,8 @@ def as_tables(live: LiveTopology, *, width: int = 120) -> list[Table | Text]:
     notes = [
         Text(f"{printable(node.name)}: {printable(node.because)}", style=_STATE_STYLES[node.state])
         for node in live.nodes
-        if node.because and node.because not in blamed
+        # What a stage waits for, it says itself, and names the culprit.
+        if node.because and node.because not in blamed and node.kind is not Kind.AGENT
     ] + [
         Text(
             f"{printable(blame.culprit)}: {printable(blame.text)} ({printable(blame.worker)})",

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import config
 from config.migrate import migrate
+from config.server_process import LOOPBACK, free_port
 from config.settings import load_settings, mask_url
 from config.sources import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE
 from streams.child_process import ChildProcess
@@ -69,7 +70,7 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
         """Start all, show how it goes, and stop all in order."""
         environ = self._child_environ(demo=demo)
         self._prepare_database(demo=demo)
-        worker = self._child("worker", ["worker", "--without-web"], environ)
+        worker = self._child("worker", ["worker"], environ)
         arguments = ["publish", "--count=0", f"--rate={rate}", f"--capsules={_DEMO_CAPSULES}"]
         publisher = self._child("publisher", arguments, environ) if demo else None
         children = [child for child in (publisher, worker) if child is not None]
@@ -81,7 +82,7 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
         with stop_on_signals(again=kill_children) as stopped:
             try:
                 await worker.start()
-                with self._view(children) as view:
+                with self._view(children, page=self._page(environ)) as view:
                     await self._watch(view, stopped, worker, publisher, environ)
                 failed = not worker.is_running and not stopped.is_set()
             finally:
@@ -130,6 +131,7 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
             "REDIS_URL": settings.redis_url,
             "DATABASE_URL": settings.database_url,
             "CAPSULES_LOG_FORMAT": "json",
+            "CAPSULES_WEB_PORT": str(settings.web_port or free_port()),
             "CAPSULES_WORKER_NAME": settings.worker_name or f"run-{os.getpid()}",
         }
         has_config = os.environ.get(CONFIG_VARIABLE) or Path(DEFAULT_CONFIG_FILE).exists()
@@ -159,15 +161,21 @@ class run(ReconcilerCommand):  # noqa: N801 - Faust names the command after the 
             layout.declare(topic.get_topic_name(), topic.partitions or 1, topic.config[CONFIG_KEY])
         return topics
 
-    def _view(self, children: list[ChildProcess]) -> View:
+    def _page(self, environ: Mapping[str, str]) -> str:
+        bind = self.settings.web_bind
+        host = LOOPBACK if bind in ("0.0.0.0", "::") else bind  # noqa: S104 - compared
+        at = f"[{host}]" if ":" in host else host
+        return f"http://{at}:{environ['CAPSULES_WEB_PORT']}/topology"
+
+    def _view(self, children: list[ChildProcess], *, page: str) -> View:
         console = Console()
         if not console.is_terminal:
+            self._tell(f"page: {page}")
             return PlainView()
         logs = "   ".join(f"{child.name}: {_from_here(child.log_path)}" for child in children)
         urls = f"{mask_url(self.settings.redis_url)}   {mask_url(self.settings.database_url)}"
-        return LiveView(
-            console, "wrenn capsule reconciler", (urls, f"logs   {logs}", "Ctrl-C stops all of it")
-        )
+        notes = (f"page   {page}", urls, f"logs   {logs}", "Ctrl-C stops all of it")
+        return LiveView(console, "wrenn capsule reconciler", notes)
 
     async def _stop(self, publisher: ChildProcess | None, worker: ChildProcess) -> None:
         drain_s = self.settings.drain_timeout_s

@@ -79,7 +79,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _answer(request: web.Request, status: int, title: str, text: str) -> web.Response:
-    if request.path.endswith(".json"):
+    # Who sends the token with each request is a program.
+    if request.path.endswith(".json") or "Authorization" in request.headers:
         return json({"error": title, "detail": text}, status)
     site = request.app[SITE]
     return html(site.render(request, "error.html", title=title, text=text), status)

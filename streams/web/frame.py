@@ -25,8 +25,10 @@ CELLS: Final = (
     "out",
     "waiting",
     "oldest",
+    "hand",
     "p50",
     "p99",
+    "blocked",
     "outcomes",
 )
 _CAPTION_CHARS: Final = 27
@@ -147,8 +149,12 @@ def _texts(node: LiveNode, into: float, out: float) -> dict[str, str]:
         caption = f"{_rate(into)}" + ("" if p99 is None else f", p99 {p99:,.0f} ms")
     else:
         caption = _rate(into)
+    blocked_s = node.figures.get("blocked_total_s", 0.0)
+    given = node.figures.get("input", {"capacity": 0})
     return {
         "state": node.state.value + (f": {node.because}" if node.because else ""),
+        "hand": f"{given['depth']:,} of {given['capacity']:,}" if given["capacity"] else "",
+        "blocked": f"{blocked_s:,.0f} s" if blocked_s >= 1 else "",
         "in": f"{into:,.1f}",
         "out": f"{out:,.1f}",
         "waiting": waiting,

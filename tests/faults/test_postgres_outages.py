@@ -177,7 +177,7 @@ async def packets_swallowed(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def answers_to_commits_lost(scene: Scene) -> AsyncIterator[None]:
-    scene.postgres_proxy.lose_replies(b"capsule_reconciler.watermarks", times=6)
+    scene.postgres_proxy.lose_replies(b"execute capsules_", times=6)
     yield
     await eventually(lambda: scene.postgres_proxy.lost_replies == 6, what="lost answers")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import aiohttp
 import psutil
 import psycopg2
 import pytest
@@ -124,8 +125,12 @@ async def test_capsules_come_to_run_and_all_of_it_stops_in_order(
     directory: Path, sig: signal.Signals
 ) -> None:
     async with started(directory, "--rate=20") as job:
+        page = (await job.wait_for_line("page: ")).partition("page: ")[2]
         await job.wait_for_line("starting -> running")
         await job.wait_for_line("events/s")
+        async with aiohttp.ClientSession() as session, session.get(page) as answer:
+            assert answer.status == 200
+            assert "Topology" in await answer.text()
         family = job.family()
         assert len(family) >= 4  # two servers, the worker, the publisher
         asked = monotonic()
