@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from config.settings import DeliverySettings
-from streams.meter import StageMeter
-from streams.sink_meter import SinkMeter
+from streams.figures.meter import StageMeter
+from streams.figures.sink_meter import SinkMeter
 
 __all__ = ["BacklogCap"]
 

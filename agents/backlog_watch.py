@@ -12,7 +12,7 @@ from agents.backlog_cap import BacklogCap
 from agents.deliver import Deliver
 from agents.overflow import apportion
 from agents.reconciler import Reconciler
-from streams.depths import read_depths
+from streams.figures.depths import read_depths
 from streams.transport import Producer, TransportError
 
 __all__ = ["BacklogWatch"]

@@ -19,7 +19,7 @@ from circuitbreaker import CircuitBreaker
 
 from agents.retry_schedule import PAUSE_MAX_S
 from streams.errors import DeliveryError, DeliveryRefusedError
-from streams.sink_meter import SinkMeter
+from streams.figures.sink_meter import SinkMeter
 
 __all__ = ["Breaker", "Permit"]
 

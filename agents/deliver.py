@@ -28,11 +28,11 @@ from agents.order import KeyedOrder
 from agents.overflow import InHand, Overflow
 from agents.reconciler import Reconciler
 from agents.retry_schedule import PAUSE_MAX_S, Attempts, RetrySchedule
-from streams.dead_letters import DeadLetter
-from streams.deliveries import Status
+from streams.dead_letters.record import DeadLetter
 from streams.errors import DeliveryError, DeliveryRefusedError
 from streams.events import EntryId, SandboxEvent
 from streams.outcomes import Dead, Reason
+from streams.sinks.deliveries import Status
 from streams.transport import Entry
 
 __all__ = ["Deliver", "Delivery"]

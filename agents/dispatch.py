@@ -12,7 +12,7 @@ from agents.order import KeyedOrder
 from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.report import Report
-from streams.dead_letters import DeadLetter
+from streams.dead_letters.record import DeadLetter
 from streams.events import CapsuleEvent, Skip, SkipRule
 from streams.outcomes import Dead
 from streams.topics import SOURCE_ID

@@ -16,7 +16,7 @@ from aiolimiter import AsyncLimiter
 from agents.breaker import Breaker, Permit
 from config.settings import DeliverySettings
 from streams.errors import DeliveryError
-from streams.sink_meter import SinkMeter
+from streams.figures.sink_meter import SinkMeter
 
 __all__ = ["Gate"]
 

@@ -11,7 +11,7 @@ import faust
 import structlog
 
 from agents.reconciler import Reconciler
-from streams.dead_letters import DeadLetter, batches, rows
+from streams.dead_letters.record import DeadLetter, batches, rows
 from streams.errors import DatabaseRejectedError
 from streams.transport import Entry
 

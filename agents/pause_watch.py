@@ -14,7 +14,7 @@ import structlog
 
 from agents.deliver import Deliver
 from agents.reconciler import Reconciler
-from streams.sink_pauses import read_pauses
+from streams.sinks.pauses import read_pauses
 from streams.transport import Producer, TransportError
 
 __all__ = ["PauseWatch"]

@@ -18,10 +18,10 @@ import faust
 import redis.asyncio
 import structlog
 
-from streams.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status
 from streams.events import SandboxEvent
+from streams.figures.meter import Clock
 from streams.ids import format_capsule_id
-from streams.meter import Clock
+from streams.sinks.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status
 from streams.transport import Entry, StreamLayout, TransportError
 
 __all__ = ["Recorder", "SinkRecord"]

@@ -19,7 +19,7 @@ import structlog
 
 from agents.readings import Readings
 from agents.reconciler import Reconciler, among
-from streams.dead_letters import DeadLetter
+from streams.dead_letters.record import DeadLetter
 from streams.events import CapsuleEvent, Skip, SkipRule
 from streams.outcomes import Dead
 from streams.topics import PAYLOAD_FIELD, REPLAY_FIELD, REPLAY_OF, SOURCE_ID

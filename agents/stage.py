@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from streams.dead_letters import DeadLetter
+from streams.dead_letters.record import DeadLetter
 from streams.errors import DatabaseError
 from streams.events import SkipRule
 from streams.outcomes import Outcome
 from streams.retry import until_done
 from streams.topology import Outlet
-from streams.tracing import Traced
+from streams.tracing.tracing import Traced
 from streams.transport import Entry
 
 if TYPE_CHECKING:

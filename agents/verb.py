@@ -21,7 +21,7 @@ import structlog
 from agents.lane import Lane
 from agents.reconciler import Reconciler
 from agents.report import Report
-from streams.dead_letters import DeadLetter
+from streams.dead_letters.record import DeadLetter
 from streams.errors import DatabaseRejectedError
 from streams.events import sandbox_event
 from streams.outcomes import Dead, Reason

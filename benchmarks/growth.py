@@ -22,7 +22,7 @@ from benchmarks.arena import Arena
 from benchmarks.cpu import Used, used_s
 from benchmarks.processes import BenchmarkError, Reconciler
 from streams.events import Verb
-from streams.simulated_payloads import Capsule, report_payload
+from streams.simulation.payloads import Capsule, report_payload
 
 __all__ = ["FULL", "QUICK", "Cost", "Growth", "Sizes", "measure_growth"]
 

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from streams.events import Verb
-from streams.simulated_payloads import Capsule, report_payload
+from streams.simulation.payloads import Capsule, report_payload
 from tests.oracle import Entry, Row
 
 __all__ = ["MIXES", "Log", "make_log"]

@@ -32,21 +32,21 @@ from config.log import configure_logging
 from config.settings import Settings, SettingsError, load_settings
 from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
-from streams.chores import make_housekeeping
-from streams.figures import Figures
-from streams.health import Health
-from streams.inputs import Inputs
+from streams.figures.fleet import Figures
+from streams.figures.inputs import Inputs
+from streams.housekeeping.chores import make_housekeeping
 from streams.journal import PostgresJournal
-from streams.operations import serve_operations
+from streams.operations.health import Health
+from streams.operations.readiness import ReadyFile
+from streams.operations.routes import serve_operations
+from streams.operations.soundings import Soundings
+from streams.operations.watchdog import EndingSupervisor, Watchdog
 from streams.postgres import Postgres
-from streams.readiness import ReadyFile
-from streams.soundings import Soundings
 from streams.topics import key_prefix, make_topics
 from streams.topology import Wiring, topology_of
-from streams.tracing import make_tracing
+from streams.tracing.tracing import make_tracing
 from streams.transport import Journal, Producer, StreamLayout, Transport, TransportOptions
 from streams.transport.connection import connect
-from streams.watchdog import EndingSupervisor, Watchdog
 from streams.web import WEB_OPTIONS, add_page
 from streams.worker import ReconcilerWorker
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
-from streams.dead_letters import LETTER, DeadLetter
+from streams.dead_letters.record import LETTER, DeadLetter
 from streams.events import HookType, Verb
 from streams.outcomes import Reason
 from streams.topics import (

@@ -17,8 +17,8 @@ from config.settings import Settings
 from streams.errors import DatabaseUnavailableError
 from streams.events import EntryId
 from streams.ids import excerpt, format_capsule_id
-from streams.recorded_deliveries import RecordedDeliveries
 from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
+from streams.sinks.recorded_deliveries import RecordedDeliveries
 from streams.trail import Found, Step, age_of
 from streams.transport import StreamLayout, broker_errors
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import faust
 
-from streams.meter import Flow, Meter
+from streams.figures.meter import Flow, Meter
 from streams.postgres import Postgres
 from streams.retry import until_done
-from streams.tracing import Tracing
+from streams.tracing.tracing import Tracing
 from streams.transport import (
     CONFIG_KEY,
     Holding,

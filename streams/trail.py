@@ -13,7 +13,7 @@ from uuid import UUID
 
 import redis.asyncio
 
-from streams.dead_letters import DeadLetter
+from streams.dead_letters.record import DeadLetter
 from streams.events import CapsuleEvent, EntryId, SandboxEvent, Skip, read_event
 from streams.ids import excerpt, format_capsule_id
 from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX

@@ -15,8 +15,8 @@ from typing import Any
 import psycopg2.extras
 import redis.asyncio
 
-from streams.letter_store import LetterStore
-from streams.replay import Resender
+from streams.dead_letters.replay import Resender
+from streams.dead_letters.store import LetterStore
 from streams.transport import StreamLayout
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.worker_process import ROOT

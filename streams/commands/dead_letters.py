@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.commands.letters_command import FILTERS, LETTER_ID, LettersCommand
-from streams.letters import Letter, Order, State
+from streams.dead_letters.letters import Letter, Order, State
 from streams.printable import printable
 
 __all__ = ["List", "Show"]

@@ -22,9 +22,7 @@ from faust.cli.base import argument, option
 
 from streams.commands.letters_command import FILTERS, LETTER_ID, LettersCommand
 from streams.commands.signals import stop_on_signals
-from streams.ids import excerpt
-from streams.letter_store import LetterStore
-from streams.letters import (
+from streams.dead_letters.letters import (
     Filter,
     Letter,
     State,
@@ -32,8 +30,10 @@ from streams.letters import (
     check_replayable,
     check_sinks,
 )
+from streams.dead_letters.replay import Resender
+from streams.dead_letters.store import LetterStore
+from streams.ids import excerpt
 from streams.printable import printable
-from streams.replay import Resender
 
 __all__ = ["Discard", "Replay"]
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from streams.commands.flow_order import readers
-from streams.live import LiveNode, LiveTopology, State
+from streams.figures.live import LiveNode, LiveTopology, State
 from streams.printable import printable
 from streams.short import short_age, short_number
 from streams.topology import Kind, Node, Topology

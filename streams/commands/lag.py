@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from streams.backlog import Backlog
 from streams.commands.command import ReconcilerCommand
-from streams.lag import Lag, PartitionLag, read_lag
+from streams.figures.backlog import Backlog
+from streams.figures.lag import Lag, PartitionLag, read_lag
 from streams.printable import printable
 from streams.short import short_age
 

@@ -17,9 +17,9 @@ from faust.cli.base import cli, option
 
 from streams.commands.command import ReconcilerCommand
 from streams.commands.lines import BAD_LINE, SINCE, OneLineGroup
+from streams.dead_letters.letters import Filter, State, WrongLettersError
+from streams.dead_letters.store import LetterStore
 from streams.ids import excerpt
-from streams.letter_store import LetterStore
-from streams.letters import Filter, State, WrongLettersError
 from streams.outcomes import Reason
 
 __all__ = ["BAD_LINE", "FILTERS", "LETTER_ID", "LettersCommand", "dead_letters"]

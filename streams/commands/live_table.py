@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from streams.live import LiveNode, LiveTopology, State
+from streams.figures.live import LiveNode, LiveTopology, State
 from streams.printable import printable
 from streams.short import short_age, short_number
 from streams.topology import Kind

@@ -18,8 +18,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streams.sandbox_changes import SandboxChange
-from streams.status import Status
+from streams.figures.status import Status
+from streams.simulation.sandbox_changes import SandboxChange
 
 __all__ = ["LiveView", "PlainView", "Snapshot", "View", "picture"]
 

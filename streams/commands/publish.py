@@ -14,8 +14,8 @@ from faust.cli.base import option
 
 from streams.commands.command import ReconcilerCommand
 from streams.commands.signals import stop_on_signals
-from streams.simulated_rows import Batch, Origin, SandboxRows, find_sandboxes
-from streams.simulation import Simulation
+from streams.simulation.rows import Batch, Origin, SandboxRows, find_sandboxes
+from streams.simulation.simulation import Simulation
 from streams.topics import PAYLOAD_FIELD
 from streams.transport import broker_errors
 

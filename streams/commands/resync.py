@@ -40,10 +40,10 @@ from rich.text import Text
 
 from streams.commands.command import ReconcilerCommand
 from streams.errors import DatabaseUnavailableError
-from streams.host_report import REPORT_MAX_BYTES, HostReport, ReportError, parse_report
 from streams.ids import excerpt, format_capsule_id
-from streams.resync import Difference, Result, compare, write
-from streams.resync_rules import STATUSES
+from streams.resync.host_report import REPORT_MAX_BYTES, HostReport, ReportError, parse_report
+from streams.resync.resync import Difference, Result, compare, write
+from streams.resync.rules import STATUSES
 from streams.unfinished import oldest_unfinished
 
 __all__ = ["resync"]

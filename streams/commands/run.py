@@ -24,9 +24,9 @@ from streams.commands.command import ReconcilerCommand
 from streams.commands.live_view import LiveView, PlainView, View
 from streams.commands.signals import stop_on_signals
 from streams.commands.watch import Watch
-from streams.sandbox_changes import SandboxChanges
-from streams.simulated_rows import Origin, find_sandboxes
-from streams.status import Status, read_status
+from streams.figures.status import Status, read_status
+from streams.simulation.rows import Origin, find_sandboxes
+from streams.simulation.sandbox_changes import SandboxChanges
 from streams.topics import Topics, make_topics
 from streams.transport import CONFIG_KEY
 

@@ -8,11 +8,11 @@ from typing import Any
 import click
 from faust.cli.base import argument, option
 
-from streams.backfill import Filled, SinkBackfill
 from streams.commands.lines import ENTRY_ID
 from streams.commands.sink_command import SINK, SinkCommand
-from streams.letter_store import LetterStore
-from streams.missed import MissedEvents
+from streams.dead_letters.store import LetterStore
+from streams.sinks.backfill import Filled, SinkBackfill
+from streams.sinks.missed import MissedEvents
 
 __all__ = ["Backfill"]
 

@@ -22,11 +22,11 @@ from faust.cli.base import argument, option
 from streams.commands.dead_letters import as_json_text
 from streams.commands.lines import CAPSULE_ID, SINCE
 from streams.commands.sink_command import SINK, SinkCommand
-from streams.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.ids import format_capsule_id
 from streams.printable import printable
 from streams.recorded_topics import HOOKS_PREFIX, read_recorded_topics
 from streams.short import short_age
+from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.trail import age_of
 
 __all__ = ["Deliveries", "as_document", "as_lines"]

@@ -12,12 +12,12 @@ from faust.cli.base import argument, option
 
 from streams.commands.lines import CAPSULE_ID, SINCE
 from streams.commands.sink_command import DELIVERY_ID, SINK, SinkCommand
-from streams.deliveries import Status, Wanted
+from streams.dead_letters.replay import Resender
+from streams.dead_letters.store import LetterStore
 from streams.ids import format_capsule_id
-from streams.letter_store import LetterStore
 from streams.printable import printable
-from streams.redelivery import Choice, Redelivery, WrongDeliveriesError
-from streams.replay import Resender
+from streams.sinks.deliveries import Status, Wanted
+from streams.sinks.redelivery import Choice, Redelivery, WrongDeliveriesError
 
 __all__ = ["Redeliver"]
 

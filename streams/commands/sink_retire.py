@@ -10,9 +10,9 @@ import click
 from faust.cli.base import argument, option
 
 from streams.commands.sink_command import SINK, SinkCommand
-from streams.letter_store import LetterStore
-from streams.letters import Filter, State
-from streams.retirement import Retirement
+from streams.dead_letters.letters import Filter, State
+from streams.dead_letters.store import LetterStore
+from streams.sinks.retirement import Retirement
 from streams.transport import broker_errors
 
 __all__ = ["Retire"]

@@ -34,7 +34,7 @@ from streams.errors import DeliveryError
 from streams.events import HookType, SandboxEvent
 from streams.ids import parse_team_id
 from streams.printable import printable
-from streams.sink_pauses import read_pauses
+from streams.sinks.pauses import read_pauses
 from streams.transport import TransportError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from faust.cli.base import argument, option
 
 from streams.commands.command import ReconcilerCommand
 from streams.commands.sinks import SinksCommand
-from streams.sink_pauses import pause_sink, resume_sink
+from streams.sinks.pauses import pause_sink, resume_sink
 
 __all__ = ["Pause", "Resume"]
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.commands.command import ReconcilerCommand
-from streams.status import Status, read_status
+from streams.figures.status import Status, read_status
 
 __all__ = ["status"]
 

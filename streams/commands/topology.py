@@ -19,7 +19,7 @@ from streams.commands.drawing import as_dot, as_mermaid, as_tree
 from streams.commands.flow_order import in_flow_order
 from streams.commands.live_table import as_tables
 from streams.commands.signals import stop_on_signals
-from streams.live import LiveTopology, read_live
+from streams.figures.live import LiveTopology, read_live
 from streams.topology import Topology, topology_of
 
 __all__ = ["LookingCommand", "top", "topology"]

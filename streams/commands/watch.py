@@ -14,8 +14,8 @@ import redis.asyncio
 from streams.child_process import ChildProcess
 from streams.commands.live_view import Snapshot, View
 from streams.errors import DatabaseUnavailableError
-from streams.sandbox_changes import SandboxChange, SandboxChanges
-from streams.status import Status
+from streams.figures.status import Status
+from streams.simulation.sandbox_changes import SandboxChange, SandboxChanges
 from streams.transport import BrokerRefusedError, TransportError, broker_errors
 
 __all__ = ["Watch"]

@@ -28,7 +28,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from streams.commands.command import ReconcilerCommand
-from streams.figures import read_figures
+from streams.figures.fleet import read_figures
 from streams.printable import printable
 from streams.short import short_age
 from streams.transport import broker_errors, read_workers

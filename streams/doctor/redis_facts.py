@@ -12,9 +12,9 @@ import redis.asyncio
 import redis.exceptions
 
 from config.settings import Settings
-from streams.backlog import Backlog, read_backlogs
 from streams.doctor.redis_rights import missing_rights
-from streams.figures import read_figures
+from streams.figures.backlog import Backlog, read_backlogs
+from streams.figures.fleet import read_figures
 from streams.recorded_topics import RecordedTopics, read_recorded_topics
 from streams.transport import BrokerRefusedError, broker_errors
 

@@ -21,8 +21,8 @@ from streams.web.views import blueprint
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
-    from streams.figures import Figures
-    from streams.health import Health
+    from streams.figures.fleet import Figures
+    from streams.operations.health import Health
 
 __all__ = ["WEB_OPTIONS", "add_page"]
 

@@ -9,10 +9,10 @@ import orjson
 import structlog
 from aiohttp import web
 
+from streams.dead_letters.letters import WrongLettersError
+from streams.dead_letters.replay import ReplayError
 from streams.errors import DatabaseError
 from streams.ids import InvalidIdError
-from streams.letters import WrongLettersError
-from streams.replay import ReplayError
 from streams.transport import TransportError
 from streams.web.access import RefusedError
 from streams.web.letters import BadQuestionError

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import redis.asyncio
 
-from streams.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.ids import InvalidIdError, format_capsule_id, parse_capsule_id
+from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.transport import StreamLayout
 from streams.web.letters import BadQuestionError
 

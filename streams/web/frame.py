@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from streams.live import LiveNode, LiveTopology, State
+from streams.figures.live import LiveNode, LiveTopology, State
 from streams.printable import printable
 from streams.topology import Kind, Topology
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from config.settings import Settings
 from streams.broker_url import broker_url
+from streams.dead_letters.letters import Filter, Letter, Order, State
+from streams.dead_letters.replay import Resender
+from streams.dead_letters.store import LetterStore
 from streams.duration import parse_since
-from streams.letter_store import LetterStore
-from streams.letters import Filter, Letter, Order, State
-from streams.replay import Resender
 from streams.transport import StreamLayout
 from streams.transport.connection import connect
 

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 from multidict import MultiDictProxy
 
-from streams.letters import State
+from streams.dead_letters.letters import State
 from streams.outcomes import Reason
 from streams.web import letters
 from streams.web.access import COOKIE, SESSION_S, RefusedError

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from config.settings import Settings
 from streams.commands.flow_order import in_flow_order
-from streams.deliveries import Wanted
-from streams.live import LiveTopology, read_live
+from streams.figures.live import LiveTopology, read_live
 from streams.postgres import Postgres
 from streams.printable import printable
+from streams.sinks.deliveries import Wanted
 from streams.topology import Topology, topology_of
 from streams.transport import Producer, StreamLayout
 from streams.web.access import Access
@@ -26,8 +26,8 @@ from streams.web.watch import Watch
 
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
-    from streams.figures import Figures
-    from streams.health import Health
+    from streams.figures.fleet import Figures
+    from streams.operations.health import Health
 
 __all__ = ["SITE", "BusyError", "Site"]
 

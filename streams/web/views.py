@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 from faust.web import Blueprint, View
 
-from streams.deliveries import Status
-from streams.live import State
+from streams.figures.live import State
+from streams.sinks.deliveries import Status
 from streams.topology import Kind
 from streams.web.answers import html, json
 from streams.web.deliveries import parse_wanted

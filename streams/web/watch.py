@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 import structlog
 
-from streams.live import LiveTopology
+from streams.figures.live import LiveTopology
 from streams.transport import TransportError
 from streams.web.frame import Sink, frame_of
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from faust.cli.base import cli
 
-from streams.letter_store import LetterStore
-from streams.replay import Resender
+from streams.dead_letters.replay import Resender
+from streams.dead_letters.store import LetterStore
 
 
 def die() -> NoReturn:

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg2
 import redis.asyncio
 
-from streams.backlog import read_backlogs
+from streams.figures.backlog import read_backlogs
 from streams.transport import StreamConfig, StreamLayout
 from tests.event_log import textual_id
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground

@@ -15,10 +15,10 @@ import pytest
 import redis.asyncio
 
 from config.settings import Settings
-from streams.backfill import BackfillError, SinkBackfill
+from streams.dead_letters.store import LetterStore
 from streams.events import SandboxEvent
-from streams.letter_store import LetterStore
-from streams.missed import MissedEvents
+from streams.sinks.backfill import BackfillError, SinkBackfill
+from streams.sinks.missed import MissedEvents
 from streams.transport import StreamConfig, StreamLayout, partition_of
 from tests.command_line import run_command
 from tests.event_log import generate

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from streams.letter_store import LetterStore
-from streams.letters import Filter, State
+from streams.dead_letters.letters import Filter, State
+from streams.dead_letters.store import LetterStore
 from tests.letters import (
     DELIVERY,
     HOSTILE,

@@ -13,8 +13,8 @@ import pytest
 import redis.asyncio
 
 from agents.recorder import SinkRecord
-from streams.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status, Wanted
-from streams.meter import Clock
+from streams.figures.meter import Clock
+from streams.sinks.deliveries import EVENT_MAX_BYTES, Delivery, DeliveryRecord, Status, Wanted
 from streams.transport import Entry, StreamLayout, TransportError
 from tests.command_line import run_command
 from tests.event_log import textual_id

@@ -17,8 +17,8 @@ from config.embedded import EphemeralServers
 from config.settings import Settings
 from streams.errors import DatabaseUnavailableError
 from streams.events import EntryId
-from streams.housekeeping import Housekeeping
-from streams.old_watermarks import OldWatermarks
+from streams.housekeeping.housekeeping import Housekeeping
+from streams.housekeeping.old_watermarks import OldWatermarks
 from streams.postgres import Postgres
 from streams.topics import make_topics
 from streams.transport import StreamConfig, StreamLayout

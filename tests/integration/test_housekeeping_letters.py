@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import psycopg2
 from structlog.testing import capture_logs
 
+from streams.housekeeping.old_gaps import OldGaps
+from streams.housekeeping.old_letters import OldLetters
 from streams.journal import PostgresJournal
-from streams.old_gaps import OldGaps
-from streams.old_letters import OldLetters
 from streams.postgres import Postgres
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.worker_process import WorkerProcess, eventually

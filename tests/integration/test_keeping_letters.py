@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from faust.types import TP
 
-from streams.dead_letters import DeadLetter, rows
+from streams.dead_letters.record import DeadLetter, rows
 from streams.outcomes import Dead, Reason
 from streams.postgres import Postgres
 from streams.transport import Entry

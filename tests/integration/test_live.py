@@ -13,7 +13,7 @@ from typing import Any
 
 import redis.asyncio
 
-from streams.backlog import read_backlogs
+from streams.figures.backlog import read_backlogs
 from streams.transport import StreamConfig, StreamLayout
 from tests.event_log import generate
 from tests.oracle import replay

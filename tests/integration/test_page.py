@@ -19,9 +19,9 @@ import pytest
 import redis.asyncio
 
 from config.embedded import EphemeralServers
-from streams.deliveries import Delivery, DeliveryRecord, Status
 from streams.ids import format_capsule_id
 from streams.postgres import Postgres
+from streams.sinks.deliveries import Delivery, DeliveryRecord, Status
 from streams.transport import StreamConfig, StreamLayout, partition_of
 from streams.web.capsule import read_history
 from streams.web.letters import BadQuestionError, parse_filter

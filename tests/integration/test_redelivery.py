@@ -13,10 +13,10 @@ from uuid import UUID
 import pytest
 import redis.asyncio
 
-from streams.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.events import SandboxEvent
 from streams.ids import format_capsule_id
-from streams.redelivery import Redelivery, WrongDeliveriesError
+from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
+from streams.sinks.redelivery import Redelivery, WrongDeliveriesError
 from streams.transport import StreamLayout, partition_of
 from tests.command_line import run_command
 from tests.integration.test_delivery_retries import ONE, TWO, Choosy, publish

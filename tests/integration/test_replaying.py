@@ -13,13 +13,13 @@ from zlib import crc32
 
 import pytest
 
-import streams.replay
+import streams.dead_letters.replay
 from config.settings import Settings
+from streams.dead_letters.letters import Letter, Order
+from streams.dead_letters.replay import ReplayError
+from streams.dead_letters.store import LetterStore
 from streams.errors import DatabaseUnavailableError
-from streams.letter_store import LetterStore
-from streams.letters import Letter, Order
 from streams.recorded_topics import recorded_partitions
-from streams.replay import ReplayError
 from streams.transport import StreamLayout, TransportError
 from tests.letters import (
     DELIVERY,
@@ -340,7 +340,7 @@ async def test_a_number_of_partitions_that_changes_just_then_is_the_one_that_cou
                 other.hset(f"{PREFIX}topics", topic, 7)
         return found
 
-    monkeypatch.setattr(streams.replay, "recorded_partitions", change_after)
+    monkeypatch.setattr(streams.dead_letters.replay, "recorded_partitions", change_after)
     async with client_of(ground) as client:
         await resender(client, store).send(letter)
     assert asked == [PARTITIONS, 7]
@@ -369,7 +369,7 @@ async def test_what_was_not_appended_is_not_noted_as_sent(
 async def test_replays_that_nobody_reads_are_not_sent_faster_than_the_producer_trims(
     ground: Ground, store: LetterStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams.replay, "_STANDSTILL_S", 0.3)
+    monkeypatch.setattr(streams.dead_letters.replay, "_STANDSTILL_S", 0.3)
     ids = put(ground, [StoredLetter()] * 1_700)
     store.claim(ids, [])
     letters: Iterator[Letter] = iter(store.find(ids))

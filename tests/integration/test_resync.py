@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streams.errors import DatabaseUnavailableError
-from streams.host_report import HostReport, ReportedCapsule, ReportError
 from streams.ids import format_capsule_id, format_host_id
-from streams.resync import Result, compare, resync, write
+from streams.resync.host_report import HostReport, ReportedCapsule, ReportError
+from streams.resync.resync import Result, compare, resync, write
 from tests.integration.conftest import execute
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.resync_grid import GRID, ROW_STATUSES, expected

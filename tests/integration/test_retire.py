@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 import redis.asyncio
 
-from streams.deliveries import DeliveryRecord
-from streams.retirement import Retirement, RetirementError
-from streams.sink_keys import other_keys, streams_of
+from streams.sinks.deliveries import DeliveryRecord
+from streams.sinks.keys import other_keys, streams_of
+from streams.sinks.retirement import Retirement, RetirementError
 from streams.transport import StreamLayout
 from tests.command_line import run_command
 from tests.integration.test_delivery_retries import ONE, TWO, Choosy, publish

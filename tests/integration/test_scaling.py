@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from config.embedded import EphemeralServers
-from streams.scaling import ENTRIES_PER_WORKER
+from streams.operations.scaling import ENTRIES_PER_WORKER
 from tests.event_log import generate
 from tests.integration.watching import WatchedWorker
 from tests.reconciliation import PREFIX, Ground, Receiver

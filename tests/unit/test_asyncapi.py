@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator
 from config.settings import LogSinkSettings, Settings
 from streams.app import ReconcilerApp, create_app
 from streams.asyncapi import document
-from streams.dead_letters import LETTER, DeadLetter
+from streams.dead_letters.record import LETTER, DeadLetter
 from streams.events import Bad, CapsuleEvent, EntryId, SandboxEvent, read_event
 from streams.outcomes import Dead, Reason
 from streams.topology import Kind, topology_of

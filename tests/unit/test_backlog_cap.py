@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agents.backlog_cap import BacklogCap
 from agents.overflow import apportion
 from config.settings import DeliverySettings
-from streams.meter import StageMeter
-from streams.sink_meter import SinkMeter
+from streams.figures.meter import StageMeter
+from streams.figures.sink_meter import SinkMeter
 
 
 def cap(most: int = 100, **given: Any) -> BacklogCap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.blame import Blame, blames
+from streams.figures.blame import Blame, blames
 
 
 def said(worker: str, at_s: float, *reasons: tuple[str, str]) -> dict[str, Any]:

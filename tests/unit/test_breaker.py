@@ -9,7 +9,7 @@ import pytest
 
 from agents.breaker import Breaker, Permit
 from streams.errors import DeliveryError, DeliveryRefusedError
-from streams.sink_meter import SinkMeter
+from streams.figures.sink_meter import SinkMeter
 
 FAILED = DeliveryError("HTTP 503")
 PAUSE_S = 0.05

@@ -10,7 +10,7 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.dead_letters import LETTER, DeadLetter, batches, letter_id, rows
+from streams.dead_letters.record import LETTER, DeadLetter, batches, letter_id, rows
 from streams.outcomes import Dead, Reason
 from streams.transport import Entry
 
@@ -107,7 +107,7 @@ def test_only_a_plain_number_names_a_letter() -> None:
 
 def test_nothing_settles_but_the_stage() -> None:
     #: A retired sink has no stage: what is left of it goes in the transaction with its letter.
-    may = {"agents/stage.py", "streams/retirement.py"}
+    may = {"agents/stage.py", "streams/sinks/retirement.py"}
     settling = [
         f"{path.name}:{node.lineno}"
         for package in ("agents", "streams")

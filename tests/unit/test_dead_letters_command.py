@@ -17,8 +17,8 @@ from rich.console import Console
 
 from streams.commands.dead_letters import as_json_text, as_lines, as_table
 from streams.commands.letters_command import BAD_LINE, LETTER_ID, dead_letters
+from streams.dead_letters.letters import Letter, Order, State
 from streams.duration import parse_since
-from streams.letters import Letter, Order, State
 from streams.printable import printable
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -9,11 +9,11 @@ import re
 import pytest
 from rich.console import Console, RenderableType
 
-from streams.backlog import Backlog
 from streams.commands.drawing import as_dot, as_mermaid, as_tree
 from streams.commands.flow_order import in_flow_order
 from streams.commands.live_table import as_tables
-from streams.live import LiveEdge, LiveNode, LiveTopology, State
+from streams.figures.backlog import Backlog
+from streams.figures.live import LiveEdge, LiveNode, LiveTopology, State
 from streams.short import short_age, short_number
 from streams.topology import Edge, Kind, Node, Topology
 

@@ -9,7 +9,7 @@ import pytest
 
 from agents.gate import Gate
 from config.settings import DeliverySettings
-from streams.sink_meter import SinkMeter
+from streams.figures.sink_meter import SinkMeter
 
 
 async def attempts_in(gate: Gate, seconds: float, *, couriers: int = 8) -> int:

@@ -7,10 +7,10 @@ from time import monotonic
 import pytest
 
 from config.settings import LogSinkSettings, Settings
-from streams import health
 from streams.app import ReconcilerApp, create_app
-from streams.health import Health, Reason, Report
-from streams.soundings import FleetSeen, Soundings
+from streams.operations import health
+from streams.operations.health import Health, Reason, Report
+from streams.operations.soundings import FleetSeen, Soundings
 
 
 def app() -> ReconcilerApp:

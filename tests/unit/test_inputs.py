@@ -6,8 +6,8 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.inputs import Inputs, told_of_input
-from streams.meter import Meter
+from streams.figures.inputs import Inputs, told_of_input
+from streams.figures.meter import Meter
 from streams.topology import Edge, Kind, Node, Topology
 from streams.transport.ledger import Ledger
 

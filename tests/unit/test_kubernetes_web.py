@@ -10,10 +10,10 @@ import pytest
 import yaml
 from yarl import URL
 
-from streams.backlog import Backlog, Backlogs
-from streams.operations import PATHS
-from streams.scaling import ENTRIES_PER_WORKER, Demand, demand
-from streams.soundings import Waiting
+from streams.figures.backlog import Backlog, Backlogs
+from streams.operations.routes import PATHS
+from streams.operations.scaling import ENTRIES_PER_WORKER, Demand, demand
+from streams.operations.soundings import Waiting
 from streams.transport import Stream, StreamConfig, StreamLayout
 from tests.unit.test_kubernetes import FOLDER, container, objects, settings
 

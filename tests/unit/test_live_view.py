@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from streams.commands.live_view import LiveView, PlainView, Snapshot, picture
-from streams.sandbox_changes import SandboxChange
-from streams.status import StageStatus, Status
+from streams.figures.status import StageStatus, Status
+from streams.simulation.sandbox_changes import SandboxChange
 
 NOTHING = Snapshot(worker="starting", publisher="off", status=None, events_per_s=0.0, trouble="")
 EMPTY = Status(sandboxes={}, audit_rows=0, stages=[], dead_letters=0, workers={})

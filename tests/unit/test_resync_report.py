@@ -9,8 +9,8 @@ from uuid import UUID
 import orjson
 import pytest
 
-from streams.host_report import REPORT_MAX_BYTES, ReportedCapsule, ReportError, parse_report
 from streams.ids import format_capsule_id
+from streams.resync.host_report import REPORT_MAX_BYTES, ReportedCapsule, ReportError, parse_report
 
 CAPSULE = format_capsule_id(UUID(int=1))
 OTHER = format_capsule_id(UUID(int=2))

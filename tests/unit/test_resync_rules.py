@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.resync_rules import STATUSES, Kind, Verdict, judge
+from streams.resync.rules import STATUSES, Kind, Verdict, judge
 from tests.resync_grid import GRID, ROW_STATUSES, expected
 
 

@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from streams.events import Bad, CapsuleEvent, EntryId, Skip, SkipRule, Verb, read_event
-from streams.simulated_rows import Batch
-from streams.simulation import Kind, NewSandbox, Simulation, StatusChange, Step
+from streams.simulation.rows import Batch
+from streams.simulation.simulation import Kind, NewSandbox, Simulation, StatusChange, Step
 from tests.oracle import Row, replay
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streams.commands.lines import BAD_LINE
 from streams.commands.sink_deliveries import as_lines
 from streams.commands.sinks import sinks
-from streams.deliveries import Delivery, Status
+from streams.sinks.deliveries import Delivery, Status
 
 CAPSULE = "cl-0000000000000000000000007"
 HOSTILE = "\x1b]0;owned\x07\x9b2J \u202egnp.exe\r\n[red]x[/red] \x7f\0"

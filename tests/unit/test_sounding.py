@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from streams.errors import DatabaseUnavailableError
-from streams.sounding import Sounding
+from streams.operations.sounding import Sounding
 
 
 async def test_many_who_ask_at_once_and_again_are_one_question() -> None:

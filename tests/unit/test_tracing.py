@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from streams.events import CapsuleEvent, EntryId, Verb
-from streams.otel import OtelTracing
-from streams.trace_context import read_context
+from streams.tracing.otel import OtelTracing
+from streams.tracing.trace_context import read_context
 from streams.transport import Entry, Record
 from tests.worker_process import WorkerProcess
 
@@ -37,7 +37,8 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 from streams.app import app
-print("made", *(name for name in ("streams.otel", "opentelemetry.exporter") if name in sys.modules))
+names = ("streams.tracing.otel", "opentelemetry.exporter")
+print("made", *(name for name in names if name in sys.modules))
 """
 
 

@@ -1,0 +1,1 @@
+"""What is counted, by each worker and over the fleet."""

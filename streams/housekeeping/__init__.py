@@ -1,0 +1,1 @@
+"""Housekeeping: what is kept no longer is removed, by one worker of the fleet."""

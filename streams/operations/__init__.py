@@ -1,0 +1,1 @@
+"""What a worker answers to who operates it: health, metrics, scaling."""

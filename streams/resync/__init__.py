@@ -1,0 +1,1 @@
+"""Comparing the rows with what the hosts report, after events were lost."""

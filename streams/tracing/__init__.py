@@ -1,0 +1,1 @@
+"""Traces of single entries, for whoever follows them through all stages."""
