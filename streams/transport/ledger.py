@@ -148,9 +148,8 @@ class Ledger:
                 partition.unacknowledged.update(ids)
                 settled[partition.tp] = ids
         for tp, ids in settled.items():
-            remaining = len(self._partitions[tp].unsettled)
-            full_above = self._most_before_a_read(tp)
-            if remaining <= full_above < remaining + len(ids):
+            before = len(self._partitions[tp].unsettled) + len(ids)
+            if before > self._most_before_a_read(tp) and self.has_room(tp):
                 self._on_room()
         if settled:
             self._changed.set()
