@@ -18,22 +18,25 @@ from config.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 
-OWNER = """
+_START = """
 import os, signal, sys, pathlib
 from config.embedded import EmbeddedServers
 from config.settings import load_settings
-# Whoever runs the tests may have it ignored, and what is ignored stays so.
+# Whoever runs the tests may have them ignored, and what is ignored stays so.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 servers = EmbeddedServers(load_settings({}, cwd=pathlib.Path(sys.argv[1])))
 servers.start()
-print("started", flush=True)
 """
+_STARTED = 'print("started", flush=True)\n'
+OWNER = _START + _STARTED
 WAITS = OWNER + "signal.pause()\n"
 DRAINS_ON_CTRL_C = (
-    OWNER
+    "import redis, psycopg2\n"
+    + _START
+    + "try:\n    "
+    + _STARTED
     + """
-import redis, psycopg2
-try:
     signal.pause()
 except KeyboardInterrupt:
     redis.Redis.from_url(servers.settings.redis_url).set("drained", 1)
