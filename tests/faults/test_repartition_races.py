@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_repartition import (
+from tests.faults.test_repartition import (
     CAPSULE,
     TOPICS,
     recorded,
