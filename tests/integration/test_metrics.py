@@ -11,7 +11,7 @@ import pytest
 
 from config.embedded import EphemeralServers
 from streams.events import SkipRule
-from streams.operations.metrics import SERIES
+from streams.operations.series import SERIES
 from streams.outcomes import Outcome, Reason
 from tests.event_log import generate
 from tests.integration.watching import Samples, WatchedWorker, frozen

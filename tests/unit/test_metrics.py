@@ -15,7 +15,8 @@ from prometheus_client.core import (
 from prometheus_client.samples import Sample
 
 from streams.figures.meter import BOUNDS, Distribution
-from streams.operations.metrics import SERIES, _add_histogram, _family
+from streams.operations.metrics import _add_histogram, _family
+from streams.operations.series import SERIES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
 from config.settings import Settings
-from streams.operations.metrics import SERIES
+from streams.operations.series import SERIES
 
 ROOT = Path(__file__).parents[2]
 PROCESS = {
