@@ -182,13 +182,16 @@ class Coordinator:
 
     async def _give_up(self, name: str) -> None:
         try:
+            stream = self._held.get(name)
+            if stream is None:
+                return  # dropped before this began, as a worker that was frozen does
             try:
                 async with asyncio.timeout(self._options.drain_timeout_s):
-                    await self._finish([self._held[name]], stopping=False)
+                    await self._finish([stream], stopping=False)
             except TimeoutError:
                 log.warning("partition given up unfinished", action="drain_timeout", partition=name)
             if self._held.pop(name, None) is not None:
-                self._end_term(self._streams[name])
+                self._end_term(stream)
             await self._fleet.release([name])
             log.info("partition given up", action="partition_given_up", partition=name)
         except TransportError as exc:

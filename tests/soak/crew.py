@@ -102,8 +102,9 @@ class Crew:
         for name, worker in self._stopping:
             code = worker.process.wait(STOP_WITHIN_S)
             self._history.note("worker_ended", worker=name, code=code)
-            # One that has not come to handle signals yet ends by it.
-            if code not in (0, -signal.SIGTERM):
+            # One that has not come to handle signals yet ends by it, and one that still looks
+            # whether it can start says so by its code.
+            if code not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
                 self.complaints.append(f"{name} ended with {code}")
         for log in sorted(self._directory.glob("worker-*/worker.log")):
             text = log.read_text(encoding="utf-8", errors="replace")
