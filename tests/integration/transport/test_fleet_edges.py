@@ -53,6 +53,20 @@ async def remove_the_other(lab: Lab) -> None:
     await lab.redis.hdel(lab.name("fleet:owners"), "t:0")
 
 
+async def test_a_partition_that_is_dropped_as_it_is_given_up_is_read_again(lab: Lab) -> None:
+    """A worker that was frozen finds both in one turn: somebody has joined, its lease is over."""
+    app = lab.app(lease_s=20)
+    received = app.collect(app.stream_topic("t"))
+    await lab.start_and_own(app)
+    coordinator = app.redis_consumer._coordinator
+    giving_up = coordinator._leaving["t:0"] = asyncio.create_task(coordinator._give_up("t:0"))
+    coordinator._drop(["t:0"], why="the lease has run out")
+    await giving_up
+    assert coordinator._leaving == {}
+    await lab.add(lab.key("t"), b"0")
+    assert await received.until(1) == [b"0"]
+
+
 async def test_what_faust_acknowledges_of_a_lost_partition_is_ignored(lab: Lab) -> None:
     app = lab.app(lease_s=20)
     gate = lab.gate()
