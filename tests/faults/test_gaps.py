@@ -159,6 +159,7 @@ async def test_kills_alone_lose_nothing_and_report_nothing(flow: Flow, seed: int
             await asyncio.sleep(rng.random() / 20)
         worker.kill()
     worker = flow.worker(**SMALL)
+    await worker.wait_for("partitions_taken")  # there may be nothing left for it to do
     await flow.until_done(published)
     await eventually(lambda: not pending(flow), what="nothing pending")
     assert await worker.stop() == 0
