@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import TextIOWrapper
 from typing import Any, ClassVar, Final, NoReturn
 
 import click
 from faust.cli.base import cli, option
 
-from streams.commands.command import ReconcilerCommand
+from streams.commands.group_command import GroupCommand
 from streams.commands.lines import BAD_LINE, SINCE, OneLineGroup
 from streams.dead_letters.letters import Filter, State, WrongLettersError
 from streams.dead_letters.store import LetterStore
@@ -56,33 +55,12 @@ FILTERS: Final[list[Callable[[Any], Any]]] = [
 ]
 
 
-class LettersCommand(ReconcilerCommand):
+class LettersCommand(GroupCommand):
     """Base of the commands; each is one of the group ``dead-letters``, under its class' name."""
 
     abstract: ClassVar[bool] = True
 
-    @classmethod
-    def as_click_command(cls) -> Callable[..., Any]:
-        """Register the command; Faust calls this when the class is made."""
-
-        def run(*args: Any, **options: Any) -> None:
-            cls.check(options)
-            cls(click.get_current_context(), *args, **options)()
-
-        command = dead_letters.command(cls.__name__.lower(), help=cls.__doc__)(run)
-        for parameter in cls.options or []:
-            parameter(command)
-        return command
-
-    @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
-        """Raise click.UsageError where `options` do not fit together; no server is asked."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run the command; ends the program."""
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        super().__call__(*args, **kwargs)
+    group: ClassVar[click.Group] = dead_letters
 
     @contextmanager
     def letters(self) -> Iterator[LetterStore]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from io import TextIOWrapper
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, NoReturn
 
 import click
 
-from streams.commands.command import ReconcilerCommand
+from streams.commands.group_command import GroupCommand
 from streams.commands.lines import BAD_LINE
 from streams.commands.sinks import SinksCommand, sinks
 from streams.events import EntryId
@@ -47,34 +46,12 @@ SINK: Final = _SinkName()
 DELIVERY_ID: Final = _DeliveryId()
 
 
-class SinkCommand(SinksCommand):
+class SinkCommand(GroupCommand, SinksCommand):
     """Base of the commands; each is one of the group ``sinks``, under its class' name."""
 
     abstract: ClassVar[bool] = True
 
-    @classmethod
-    def as_click_command(cls) -> Callable[..., Any]:
-        """Register the command; Faust calls this when the class is made."""
-
-        def run(*args: Any, **options: Any) -> None:
-            cls.check(options)
-            cls(click.get_current_context(), *args, **options)()
-
-        command = sinks.command(cls.__name__.lower(), help=cls.__doc__)(run)
-        for parameter in cls.options or []:
-            parameter(command)
-        return command
-
-    @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
-        """Raise click.UsageError where `options` do not fit together; no server is asked."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run the command, on the embedded servers where the settings ask for them."""
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        ReconcilerCommand.__call__(self, *args, **kwargs)
-        raise AssertionError("the command ends the program")
+    group: ClassVar[click.Group] = sinks
 
     def refuse(self, text: str) -> NoReturn:
         """Say what is wrong with the line, and end."""
