@@ -1,4 +1,12 @@
-"""``sinks redeliver``: recorded deliveries once more, to one sink alone."""
+"""``sinks redeliver``: recorded deliveries once more, to one sink alone.
+
+With ``--json`` it prints one document, in ASCII; fields may be added to it, none are removed or
+changed while ``version`` is 1::
+
+    {"version": 1, "sink", "dry_run": bool, "sent": how many were sent,
+     "deliveries": [{"delivery_id", "capsule_id", "type", "status"}, ...], as chosen and in order,
+     "left_out": [{"delivery_id", "why"}, ...]}
+"""
 
 from __future__ import annotations
 
@@ -8,8 +16,10 @@ from typing import Any
 from uuid import UUID
 
 import click
+import redis.asyncio
 from faust.cli.base import argument, option
 
+from streams.commands.dead_letters import as_json_text
 from streams.commands.lines import CAPSULE_ID, SINCE
 from streams.commands.sink_command import DELIVERY_ID, SINK, SinkCommand
 from streams.dead_letters.replay import Resender
@@ -44,6 +54,7 @@ class Redeliver(SinkCommand):
             help="With --capsule or --since: only those that ended so.",
         ),
         option("--dry-run", is_flag=True, help="Only say what would be done."),
+        option("--json", "as_json", is_flag=True, help="Print what is done as JSON."),
     ]
 
     @classmethod
@@ -65,37 +76,54 @@ class Redeliver(SinkCommand):
         since: datetime | None,
         status: str | None,
         dry_run: bool,
+        as_json: bool,
     ) -> None:
         """Look whether the order can be carried out, and carry it out."""
         self.known(name, (sink.name for sink in self.settings.sinks))
-        layout = self.reconciler_app.redis_layout
+        wanted = Wanted(
+            None if capsule is None else format_capsule_id(capsule),
+            None if status is None else frozenset({Status(status)}),
+            None if since is None else since.timestamp() * 1000,
+        )
         async with self.redis() as client:
-            redelivery = Redelivery(client, name, group=self.settings.app_id, layout=layout)
+            redelivery = Redelivery(
+                client,
+                name,
+                group=self.settings.app_id,
+                layout=self.reconciler_app.redis_layout,
+            )
             try:
-                choice = (
-                    await redelivery.named(ids)
-                    if ids
-                    else await redelivery.meant(
-                        Wanted(
-                            None if capsule is None else format_capsule_id(capsule),
-                            None if status is None else frozenset({Status(status)}),
-                            None if since is None else since.timestamp() * 1000,
-                        )
-                    )
-                )
+                choice = await (redelivery.named(ids) if ids else redelivery.meant(wanted))
             except WrongDeliveriesError as exc:
                 self.refuse(printable(str(exc)))
-            for delivery_id, why in choice.left_out.items():
-                self.say(f"left out {printable(delivery_id)}: {why}")
-            if dry_run:
-                self._say_what_would_be_done(name, choice)
-            elif any(delivery.status is Status.DEAD for delivery in choice.deliveries):
-                with LetterStore.opened(self.settings) as store:
-                    source, group = self.settings.source_stream, self.settings.app_id
-                    resender = Resender(client, store, source=source, group=group, layout=layout)
-                    self._tell(name, await redelivery.send(choice, store, resender))
-            else:
-                self._tell(name, await redelivery.send(choice, None, None))
+            if not as_json:
+                self._say_what_is_left_out(choice)
+            sent = 0 if dry_run else await self._send(client, redelivery, choice)
+        if as_json:
+            self.say(as_json_text(_as_document(name, choice, sent, dry_run=dry_run)))
+        elif dry_run:
+            self._say_what_would_be_done(name, choice)
+        else:
+            self.say(f"sent {sent:,} deliveries to {name} again")
+
+    async def _send(
+        self, client: redis.asyncio.Redis, redelivery: Redelivery, choice: Choice
+    ) -> int:
+        if all(delivery.status is not Status.DEAD for delivery in choice.deliveries):
+            return await redelivery.send(choice, None, None)
+        with LetterStore.opened(self.settings) as store:
+            resender = Resender(
+                client,
+                store,
+                source=self.settings.source_stream,
+                group=self.settings.app_id,
+                layout=self.reconciler_app.redis_layout,
+            )
+            return await redelivery.send(choice, store, resender)
+
+    def _say_what_is_left_out(self, choice: Choice) -> None:
+        for delivery_id, why in choice.left_out.items():
+            self.say(f"left out {printable(delivery_id)}: {why}")
 
     def _say_what_would_be_done(self, name: str, choice: Choice) -> None:
         for delivery in choice.deliveries:
@@ -103,5 +131,23 @@ class Redeliver(SinkCommand):
             self.say(f"would send {delivery.delivery_id} again: {printable(about)}")
         self.say(f"would send {len(choice.deliveries):,} deliveries to {name}; nothing is changed")
 
-    def _tell(self, name: str, sent: int) -> None:
-        self.say(f"sent {sent:,} deliveries to {name} again")
+
+def _as_document(name: str, choice: Choice, sent: int, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "sink": name,
+        "dry_run": dry_run,
+        "sent": sent,
+        "deliveries": [
+            {
+                "delivery_id": delivery.delivery_id,
+                "capsule_id": delivery.capsule_id,
+                "type": delivery.type,
+                "status": delivery.status.value,
+            }
+            for delivery in choice.deliveries
+        ],
+        "left_out": [
+            {"delivery_id": delivery_id, "why": why} for delivery_id, why in choice.left_out.items()
+        ],
+    }

@@ -140,6 +140,11 @@ async def test_its_dead_letters_are_discarded_where_that_is_asked_for(
     looked = await retire(ground, tmp_path, "gone", "--dry-run")
     would = "would remove 0 keys; 0 entries to be dead letters; would leave 2 dead letters\n"
     assert (looked.returncode, looked.stdout) == (0, would)
+    looked = await retire(ground, tmp_path, "gone", "--discard-dead-letters", "--dry-run", "--json")
+    about = {"version": 1, "sink": "gone", "keys": 0, "dropped": 0, "dead_letters": 2}
+    assert looked.returncode == 0, looked.stderr
+    # One of the two is being replayed, and stays.
+    assert json.loads(looked.stdout) == about | {"dry_run": True, "discarded": 1}
     assert everything(ground) == before
     done = await retire(ground, tmp_path, "gone", "--discard-dead-letters")
     assert (done.returncode, done.stdout) == (
@@ -182,3 +187,22 @@ async def test_a_worker_that_comes_just_then_keeps_it(
             await retirement.remove()
         assert await client.hget(f"{PREFIX}topics", "hooks.gone") == b"4"
         assert await client.exists(f"{PREFIX}hooks.gone:2") == 1
+
+
+async def test_what_was_retired_is_told_as_one_document(ground: Ground, tmp_path: Path) -> None:
+    put(ground, [StoredLetter("hook.gone", "gone")])
+    async with redis.asyncio.Redis.from_url(ground.redis_url) as client:
+        await client.hset(f"{PREFIX}topics", "hooks.gone", "4")
+        await client.xadd(f"{PREFIX}hooks.gone:3", {"v": "{}"})
+        await client.xadd(f"{PREFIX}hooks.gone:1", {"v": "{}"})
+    done = await retire(ground, tmp_path, "gone", "--drop", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "version": 1,
+        "sink": "gone",
+        "dry_run": False,
+        "keys": 2,
+        "dropped": 2,
+        "dead_letters": 1,
+        "discarded": 0,
+    }

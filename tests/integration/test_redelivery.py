@@ -134,6 +134,41 @@ async def test_what_is_chosen_goes_in_the_order_of_the_source_to_its_partition(
     assert sent(ground, "audit") == []
 
 
+@pytest.mark.parametrize("dry", [True, False])
+async def test_what_is_sent_is_told_as_one_document(
+    ground: Ground, tmp_path: Path, dry: bool
+) -> None:
+    prepare(ground)
+    hostile = "\x1b]0;owned\x07"
+    await record(ground, delivery(2), delivery(3, type=hostile), delivery(4, event=None))
+    order = ["billing", "--since", "2026-01-01T00:00:00Z", "--json"]
+    # Attempted in 1970, as far as the record knows.
+    nothing = await redeliver(ground, tmp_path, *order, "--dry-run")
+    assert json.loads(nothing.stdout)["deliveries"] == []
+    order[2] = "1970-01-01T00:00:00Z"
+    done = await redeliver(ground, tmp_path, *order, *(["--dry-run"] if dry else []))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.replace("\n", "").isprintable()
+    capsule_id = format_capsule_id(ONE)
+    assert json.loads(done.stdout) == {
+        "version": 1,
+        "sink": "billing",
+        "dry_run": dry,
+        "sent": 0 if dry else 2,
+        "deliveries": [
+            {
+                "delivery_id": f"{n}-0",
+                "capsule_id": capsule_id,
+                "type": told,
+                "status": "delivered",
+            }
+            for n, told in ((2, "created"), (3, hostile))
+        ],
+        "left_out": [{"delivery_id": "4-0", "why": "its event is too large to be kept"}],
+    }
+    assert len(sent(ground)) == (0 if dry else 2)
+
+
 async def test_a_delivery_comes_again_and_a_dead_letter_is_replayed(
     ground: Ground, tmp_path: Path
 ) -> None:
