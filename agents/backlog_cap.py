@@ -16,13 +16,12 @@ import structlog
 from config.settings import DeliverySettings
 from streams.figures.meter import StageMeter
 from streams.figures.sink_meter import SinkMeter
+from streams.sinks.room import ROOM_BELOW
 
 __all__ = ["BacklogCap"]
 
 log = structlog.get_logger(__name__)
 
-#: A backlog that was full is so until it is down to this, so that stages do not stop and go.
-_ROOM_BELOW: Final = 0.95
 #: How often who is held up looks whether the worker stops.
 _LOOK_EVERY_S: Final = 0.25
 
@@ -86,7 +85,7 @@ class BacklogCap:
                 backlog_max=self.most,
                 at_backlog_max=self._policy,
             )
-        elif self._meter.backlog_is_full and self.entries <= int(self.most * _ROOM_BELOW):
+        elif self._meter.backlog_is_full and self.entries <= int(self.most * ROOM_BELOW):
             log.warning(
                 "the backlog of a sink has room again",
                 action="backlog_has_room",

@@ -34,6 +34,7 @@ from streams.dead_letters.replay import Resender
 from streams.dead_letters.store import LetterStore
 from streams.ids import excerpt
 from streams.printable import printable
+from streams.sinks.room import BacklogRoom
 
 __all__ = ["Discard", "Replay"]
 
@@ -90,12 +91,12 @@ class _OrderCommand(LettersCommand):
 
     def chosen(
         self, store: LetterStore, options: Mapping[str, Any], states: tuple[State, ...]
-    ) -> tuple[Filter, int]:
-        """Return which letters ``--all`` means, with the highest id, and say how many they are."""
+    ) -> tuple[Filter, int, int]:
+        """Return which letters ``--all`` means, with the highest id, and how many; say so, too."""
         wanted, up_to = self.filter(store, options, states), store.last_id()
         count = store.count(wanted, up_to=up_to)
         self.say(f"{count:,} letters to {self.verb}")
-        return wanted, up_to
+        return wanted, up_to, count
 
     def say_what_would_be_done(self, letters: Iterable[Letter]) -> None:
         """Print a line for each letter."""
@@ -111,7 +112,8 @@ class Replay(_OrderCommand):
     """Send letters again, as new entries; name them, or take all that the filters leave.
 
     What failed in the pipeline begins at the producer's stream again, a delivery goes to its own
-    sink alone. A replay that was cut off is brought to its end by the same command.
+    sink alone, and waits where that sink's backlog is full. A replay that was cut off is brought to
+    its end by the same command.
     """
 
     verb = "replay"
@@ -140,14 +142,14 @@ class Replay(_OrderCommand):
         with self.letters() as store:
             if every:
                 states = (State(state),) if state else (State.DEAD, State.REPLAYING)
-                wanted, up_to = self.chosen(store, filters, states)
+                wanted, up_to, count = self.chosen(store, filters, states)
                 needed = store.sinks(wanted, up_to=up_to)
                 check_sinks(needed, sinks)
                 letters = store.oldest_first(wanted, up_to=up_to)
             else:
                 letters = store.find(ids)
                 check_replayable(ids, letters, sinks)
-                needed = {letter.sink for letter in letters}
+                needed, count = {letter.sink for letter in letters}, len(letters)
             if dry_run:
                 self.say_what_would_be_done(letters)
                 return
@@ -163,32 +165,19 @@ class Replay(_OrderCommand):
                 if not every:
                     store.claim(ids, sinks)
                 with stop_on_signals() as stopped:
-                    pace = _Pace(rate, stopped)
-                    await self._send(store, resender, letters, pace, claimed=not every)
-
-    async def _send(
-        self,
-        store: LetterStore,
-        resender: Resender,
-        letters: Iterable[Letter],
-        pace: _Pace,
-        *,
-        claimed: bool,
-    ) -> None:
-        sent = by_others = 0
-        try:
-            for letter in letters:
-                if not await pace.wait():
-                    break
-                ours = claimed or letter.state is State.REPLAYING or store.claim_one(letter)
-                if ours and await resender.send(letter) is not None:
-                    sent += 1
-                else:
-                    by_others += 1
-        finally:
-            others = f", {by_others:,} changed by somebody else" if by_others else ""
-            self.say(f"replayed {sent:,} letters{others}")
-        _end_if_stopped(pace.stopped)
+                    room = BacklogRoom(
+                        client,
+                        self.settings.sinks,
+                        group=self.settings.app_id,
+                        layout=self.reconciler_app.redis_layout,
+                        stopped=stopped,
+                    )
+                    sending = _Sending(store, resender, room, _Pace(rate, stopped))
+                    try:
+                        await sending.send(letters, claimed=not every)
+                    finally:
+                        self.say(sending.told(count))
+                    _end_if_stopped(stopped)
 
 
 class Discard(_OrderCommand):
@@ -205,7 +194,7 @@ class Discard(_OrderCommand):
         letters: Iterable[Letter]
         with self.letters() as store:
             if every:
-                wanted, up_to = self.chosen(store, filters, (State.DEAD,))
+                wanted, up_to, _ = self.chosen(store, filters, (State.DEAD,))
                 letters = store.oldest_first(wanted, up_to=up_to)
             else:
                 letters = store.find(ids)
@@ -237,6 +226,40 @@ class Discard(_OrderCommand):
         for letter_id in unique:
             log.info("dead letter discarded", action="letter_discarded", letter=letter_id)
         self.say(f"discarded {len(unique):,} letters")
+
+
+class _Sending:
+    """The sending of letters, and how far it has come."""
+
+    def __init__(
+        self, store: LetterStore, resender: Resender, room: BacklogRoom, pace: _Pace
+    ) -> None:
+        self._store = store
+        self._resender = resender
+        self._room = room
+        self._pace = pace
+        self._sent = self._by_others = 0
+        self._is_done = False
+
+    async def send(self, letters: Iterable[Letter], *, claimed: bool) -> None:
+        """Send `letters`, until it is time to stop; `claimed`: they are ``replaying`` already."""
+        for letter in letters:
+            # Before it is claimed: one that there is no room for stays as it is.
+            if not await self._pace.wait() or not await self._room.take(letter.sink):
+                return
+            ours = claimed or letter.state is State.REPLAYING or self._store.claim_one(letter)
+            if ours and await self._resender.send(letter) is not None:
+                self._sent += 1
+            else:
+                self._by_others += 1
+        self._is_done = True
+
+    def told(self, count: int) -> str:
+        """Say what was done, of so many."""
+        others = f", {self._by_others:,} changed by somebody else" if self._by_others else ""
+        left = max(count - self._sent - self._by_others, 0)
+        rest = "" if self._is_done else f", {left:,} left"
+        return f"replayed {self._sent:,} letters{others}{rest}"
 
 
 class _Pace:

@@ -3,7 +3,7 @@
 With ``--json`` it prints one document, in ASCII; fields may be added to it, none are removed or
 changed while ``version`` is 1::
 
-    {"version": 1, "sink", "dry_run": bool, "sent": how many were sent,
+    {"version": 1, "sink", "dry_run": bool, "sent": how many were sent, "left": how many were not,
      "deliveries": [{"delivery_id", "capsule_id", "type", "status"}, ...], as chosen and in order,
      "left_out": [{"delivery_id", "why"}, ...]}
 """
@@ -28,6 +28,7 @@ from streams.ids import format_capsule_id
 from streams.printable import printable
 from streams.sinks.deliveries import Status, Wanted
 from streams.sinks.redelivery import Choice, Redelivery, WrongDeliveriesError
+from streams.sinks.room import BacklogRoom
 
 __all__ = ["Redeliver"]
 
@@ -35,8 +36,9 @@ __all__ = ["Redeliver"]
 class Redeliver(SinkCommand):
     """Send recorded deliveries again, to this sink alone and under the same delivery ids.
 
-    Name them, or choose by capsule and time. They come behind what the sink has in its topic. One
-    that is a dead letter is replayed; one that is still being tried is left alone.
+    Name them, or choose by capsule and time. They come behind what the sink has in its topic, and
+    wait where its backlog is full. One that is a dead letter is replayed; one that is still being
+    tried is left alone.
     """
 
     options = [  # noqa: RUF012 - Faust declares it on the instance
@@ -98,19 +100,33 @@ class Redeliver(SinkCommand):
                 self.refuse(printable(str(exc)))
             if not as_json:
                 self._say_what_is_left_out(choice)
-            sent = 0 if dry_run else await self._send(client, redelivery, choice)
-        if as_json:
-            self.say(as_json_text(_as_document(name, choice, sent, dry_run=dry_run)))
-        elif dry_run:
-            self._say_what_would_be_done(name, choice)
-        else:
-            self.say(f"sent {sent:,} deliveries to {name} again")
+            redelivery.left = len(choice.deliveries)
+            try:
+                if not dry_run:
+                    await self._send(client, redelivery, choice)
+            finally:
+                # Also of an order that was cut off.
+                if as_json:
+                    document = _as_document(name, choice, redelivery, dry_run=dry_run)
+                    self.say(as_json_text(document))
+                elif dry_run:
+                    self._say_what_would_be_done(name, choice)
+                else:
+                    left = f", {redelivery.left:,} left" if redelivery.left else ""
+                    self.say(f"sent {redelivery.sent:,} deliveries to {name} again{left}")
 
     async def _send(
         self, client: redis.asyncio.Redis, redelivery: Redelivery, choice: Choice
-    ) -> int:
+    ) -> None:
+        room = BacklogRoom(
+            client,
+            self.settings.sinks,
+            group=self.settings.app_id,
+            layout=self.reconciler_app.redis_layout,
+        )
         if all(delivery.status is not Status.DEAD for delivery in choice.deliveries):
-            return await redelivery.send(choice, None, None)
+            await redelivery.send(choice, room, None, None)
+            return
         with LetterStore.opened(self.settings) as store:
             resender = Resender(
                 client,
@@ -119,7 +135,7 @@ class Redeliver(SinkCommand):
                 group=self.settings.app_id,
                 layout=self.reconciler_app.redis_layout,
             )
-            return await redelivery.send(choice, store, resender)
+            await redelivery.send(choice, room, store, resender)
 
     def _say_what_is_left_out(self, choice: Choice) -> None:
         for delivery_id, why in choice.left_out.items():
@@ -132,12 +148,15 @@ class Redeliver(SinkCommand):
         self.say(f"would send {len(choice.deliveries):,} deliveries to {name}; nothing is changed")
 
 
-def _as_document(name: str, choice: Choice, sent: int, *, dry_run: bool) -> dict[str, Any]:
+def _as_document(
+    name: str, choice: Choice, redelivery: Redelivery, *, dry_run: bool
+) -> dict[str, Any]:
     return {
         "version": 1,
         "sink": name,
         "dry_run": dry_run,
-        "sent": sent,
+        "sent": redelivery.sent,
+        "left": redelivery.left,
         "deliveries": [
             {
                 "delivery_id": delivery.delivery_id,

@@ -114,7 +114,8 @@ class Resender:
     async def send(self, letter: Letter) -> str | None:
         """Send a letter that is ``replaying`` by now, once, and return the id of its entry.
 
-        None: by now somebody else has.
+        None: by now somebody else has. Whether the sink's backlog has room is asked before
+        (:class:`streams.sinks.room.BacklogRoom`).
 
         Raises:
             ReplayError: nobody reads what is sent; the letter stays as it is.

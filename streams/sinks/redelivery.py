@@ -24,6 +24,7 @@ from streams.errors import ReconcilerError
 from streams.events import EntryId, SandboxEvent
 from streams.recorded_topics import HOOKS_PREFIX, recorded_partitions
 from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
+from streams.sinks.room import BacklogRoom
 from streams.topics import SOURCE_ID
 from streams.transport import StreamLayout, broker_errors, partition_of
 from streams.transport.entry import encode_fields
@@ -68,6 +69,8 @@ class Redelivery:
         self._layout = layout
         self._topic = f"{HOOKS_PREFIX}{sink}"
         self._record = DeliveryRecord(client, layout)
+        #: How many were sent, and how many are left to be.
+        self.sent = self.left = 0
 
     async def named(self, delivery_ids: Sequence[str]) -> Choice:
         """Return the deliveries of these ids.
@@ -122,39 +125,53 @@ class Redelivery:
             )
 
     async def send(
-        self, choice: Choice, letters: LetterStore | None, resender: Resender | None
-    ) -> int:
-        """Send what was chosen, in order, and return how many they were.
+        self,
+        choice: Choice,
+        room: BacklogRoom,
+        letters: LetterStore | None,
+        resender: Resender | None,
+    ) -> None:
+        """Send what was chosen, in order, as far as there is room; `sent` and `left` say how far.
 
         Arguments:
+            room: of the sink's backlog; waits for more.
             letters, resender: where some of them are dead, else None.
 
         Raises:
-            TransportError, DatabaseUnavailableError: not all were sent; do it again.
+            BacklogFullError, TransportError, DatabaseUnavailableError: not all were sent; do it
+                again.
         """
+        self.sent, self.left = 0, len(choice.deliveries)
         of_letters: dict[str, Letter] = {}
         dead = [d.delivery_id for d in choice.deliveries if d.status is Status.DEAD]
         if dead and letters is not None:
             of_letters = letters.open_of_sink(self._sink, dead)
-        sent = 0
         for is_letter, run in groupby(
             choice.deliveries, key=lambda delivery: delivery.delivery_id in of_letters
         ):
             if not is_letter:
-                sent += await self._send_plain(list(run))
+                await self._send_plain(list(run), room)
                 continue
             assert letters is not None  # noqa: S101 - it has found them
             assert resender is not None  # noqa: S101 - it comes with them
             for delivery in run:
+                if not await room.take(self._sink):
+                    return
                 letter = of_letters[delivery.delivery_id]
                 letters.claim_one(letter)  # or it is being replayed by now: that is finished
-                sent += await resender.send(letter) is not None
-        return sent
+                self.sent += await resender.send(letter) is not None
+                self.left -= 1
 
-    async def _send_plain(self, deliveries: list[Delivery]) -> int:
-        for start in range(0, len(deliveries), _PORTION):
-            await self._send_portion(deliveries[start : start + _PORTION])
-        return len(deliveries)
+    async def _send_plain(self, deliveries: list[Delivery], room: BacklogRoom) -> None:
+        at = 0
+        while at < len(deliveries):
+            count = await room.take(self._sink, min(len(deliveries) - at, _PORTION))
+            if not count:
+                return
+            await self._send_portion(deliveries[at : at + count])
+            at += count
+            self.sent += count
+            self.left -= count
 
     async def _send_portion(self, deliveries: list[Delivery]) -> None:
         """Send all of them or none, to the partitions that are recorded at that moment."""

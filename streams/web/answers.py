@@ -13,6 +13,7 @@ from streams.dead_letters.letters import WrongLettersError
 from streams.dead_letters.replay import ReplayError
 from streams.errors import DatabaseError
 from streams.ids import InvalidIdError
+from streams.sinks.room import BacklogFullError
 from streams.transport import TransportError
 from streams.web.access import RefusedError
 from streams.web.letters import BadQuestionError
@@ -29,6 +30,7 @@ _EXPECTED: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (BadQuestionError, 400, "Not understood"),
     (WrongLettersError, 409, "Cannot be done"),
     (ReplayError, 503, "Cannot be done now"),
+    (BacklogFullError, 503, "Cannot be done now"),
     (TransportError, 503, "Redis does not answer as it should"),
     (DatabaseError, 503, "Postgres does not answer as it should"),
     (BusyError, 503, "Too much is asked at the same time"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from streams.dead_letters.letters import Filter, Letter, Order, State
 from streams.dead_letters.replay import Resender
 from streams.dead_letters.store import LetterStore
 from streams.duration import parse_since
+from streams.sinks.room import BacklogRoom
 from streams.transport import StreamLayout
 from streams.transport.connection import connect
 
@@ -137,6 +139,7 @@ def replay(settings: Settings, layout: StreamLayout, numbers: list[int]) -> int:
 
     Raises:
         WrongLettersError: one of them cannot be.
+        BacklogFullError: a sink has no room for its part; nothing was sent.
         ReplayError, TransportError, DatabaseUnavailableError: not all may have been sent.
     """
     return asyncio.run(_replay(settings, layout, numbers))
@@ -158,6 +161,10 @@ async def _replay(settings: Settings, layout: StreamLayout, numbers: list[int]) 
                 layout=layout,
             )
             await resender.check({letter.sink for letter in letters})
+            room = BacklogRoom(client, settings.sinks, group=settings.app_id, layout=layout)
+            # Nobody waits at a page.
+            for sink, count in Counter(letter.sink for letter in letters).items():
+                await room.check(sink, count)
             store.claim(numbers, sinks)
             sent = [await resender.send(letter) for letter in letters]
     return sum(entry_id is not None for entry_id in sent)

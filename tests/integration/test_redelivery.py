@@ -155,6 +155,7 @@ async def test_what_is_sent_is_told_as_one_document(
         "sink": "billing",
         "dry_run": dry,
         "sent": 0 if dry else 2,
+        "left": 2 if dry else 0,
         "deliveries": [
             {
                 "delivery_id": f"{n}-0",

@@ -420,7 +420,7 @@ async def test_a_command_that_is_told_to_stop_leaves_the_rest_to_the_next(
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 130
     count = len(Sent.in_streams(ground).ids)
-    assert output.decode() == f"replayed {count} letters\n"
+    assert output.decode() == f"replayed {count} letters, {30 - count} left\n"
     assert count < 30
     assert dead_letters(ground, tmp_path, "replay", "--all").returncode == 0
     assert {n: len(x) for n, x in Sent.in_streams(ground).ids.items()} == dict.fromkeys(ids, 1)
