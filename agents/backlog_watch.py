@@ -10,6 +10,7 @@ import structlog
 
 from agents.backlog_cap import BacklogCap
 from agents.deliver import Deliver
+from agents.looking import keep_looking
 from agents.overflow import apportion
 from agents.reconciler import Reconciler
 from streams.figures.depths import read_depths
@@ -31,29 +32,15 @@ class BacklogWatch:
     def __init__(self, reconciler: Reconciler, deliveries: Sequence[Deliver]) -> None:
         self._reconciler = reconciler
         self._deliveries = deliveries
-        self._is_known = True
 
     async def watch(self, app: faust.App) -> None:
         """Look until `app` stops; a Faust task."""
-        if not self._deliveries:
-            return
-        producer = await app.maybe_start_producer()
-        assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
-        while not app.should_stop:
-            try:
-                await self._look(producer)
-            except TransportError as exc:
-                if self._is_known:
-                    log.warning(
-                        "it is not known how much waits for the sinks",
-                        action="backlog_not_known",
-                        error=str(exc),
-                    )
-                self._is_known = False
-            else:
-                self._is_known = True
-            near = any(delivery.cap.left < _FAR for delivery in self._deliveries)
-            await app.sleep(_EVERY_S if near else _FAR_EVERY_S)
+        if self._deliveries:
+            await keep_looking(app, self._look, every_s=self._every_s, on_failure=_say_so)
+
+    def _every_s(self) -> float:
+        near = any(delivery.cap.left < _FAR for delivery in self._deliveries)
+        return _EVERY_S if near else _FAR_EVERY_S
 
     async def _look(self, producer: Producer) -> None:
         before = [(delivery, delivery.cap.sent) for delivery in self._deliveries]
@@ -82,3 +69,9 @@ class BacklogWatch:
                     sink=cap.name,
                     entries=ended,
                 )
+
+
+def _say_so(error: TransportError) -> None:
+    log.warning(
+        "it is not known how much waits for the sinks", action="backlog_not_known", error=str(error)
+    )

@@ -13,6 +13,7 @@ import faust
 import structlog
 
 from agents.deliver import Deliver
+from agents.looking import keep_looking
 from agents.reconciler import Reconciler
 from streams.sinks.pauses import read_pauses
 from streams.transport import Producer, TransportError
@@ -30,28 +31,11 @@ class PauseWatch:
     def __init__(self, reconciler: Reconciler, deliveries: Sequence[Deliver]) -> None:
         self._reconciler = reconciler
         self._deliveries = deliveries
-        self._is_known = True
 
     async def watch(self, app: faust.App) -> None:
         """Look until `app` stops; a Faust task."""
-        if not self._deliveries:
-            return
-        producer = await app.maybe_start_producer()
-        assert isinstance(producer, Producer)  # noqa: S101 - the app's broker is Redis
-        while not app.should_stop:
-            try:
-                await self._look(producer)
-            except TransportError as exc:
-                if self._is_known:
-                    log.warning(
-                        "it is not known which sinks are paused",
-                        action="pauses_not_known",
-                        error=str(exc),
-                    )
-                self._is_known = False
-            else:
-                self._is_known = True
-            await app.sleep(_EVERY_S)
+        if self._deliveries:
+            await keep_looking(app, self._look, every_s=lambda: _EVERY_S, on_failure=_say_so)
 
     async def _look(self, producer: Producer) -> None:
         paused = await read_pauses(producer.client, self._reconciler.layout)
@@ -62,3 +46,9 @@ class PauseWatch:
                 delivery.resume()
             else:
                 delivery.pause(for_s=max(now_s - since_s, 0.0))
+
+
+def _say_so(error: TransportError) -> None:
+    log.warning(
+        "it is not known which sinks are paused", action="pauses_not_known", error=str(error)
+    )
