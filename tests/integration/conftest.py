@@ -17,8 +17,11 @@ import redis
 
 from config.embedded import EphemeralServers
 from config.migrate import migrate
+from config.settings import Settings
+from streams.dead_letters.store import LetterStore
 from streams.postgres import Postgres
 from tests.integration.checkout import server_pids
+from tests.letters import prepare
 from tests.reconciliation import Ground
 from tests.worker_process import WorkerProcess
 
@@ -73,6 +76,19 @@ def redis_url(servers: EphemeralServers) -> str:
 @pytest.fixture
 def ground(redis_url: str, database_url: str) -> Ground:
     return Ground(redis_url, database_url)
+
+
+@pytest.fixture
+def prepared(ground: Ground) -> None:
+    """Have Redis as workers leave it, for what may be sent to them again."""
+    prepare(ground)
+
+
+@pytest.fixture
+def store(ground: Ground) -> Iterator[LetterStore]:
+    """The table of dead letters."""
+    with LetterStore.opened(Settings(database_url=ground.database_url)) as store:
+        yield store
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config.settings import Settings
 from streams.dead_letters.letters import Filter, State
 from streams.dead_letters.store import LetterStore
 from tests.letters import (
@@ -24,23 +22,11 @@ from tests.letters import (
     dead_letters,
     everything,
     letter_table,
-    prepare,
     put,
 )
 from tests.reconciliation import Ground
 
-
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    ground = Ground(redis_url, database_url)
-    prepare(ground)
-    return ground
-
-
-@pytest.fixture
-def store(ground: Ground) -> Iterator[LetterStore]:
-    with LetterStore.opened(Settings(database_url=ground.database_url)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("prepared")
 
 
 # What is chosen.

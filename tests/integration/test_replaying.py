@@ -33,25 +33,13 @@ from tests.letters import (
     dead_letters,
     environment,
     letter_table,
-    prepare,
     put,
     resender,
 )
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.worker_process import WorkerProcess, eventually
 
-
-@pytest.fixture
-def ground(redis_url: str, database_url: str) -> Ground:
-    ground = Ground(redis_url, database_url)
-    prepare(ground)
-    return ground
-
-
-@pytest.fixture
-def store(ground: Ground) -> Iterator[LetterStore]:
-    with LetterStore.opened(Settings(database_url=ground.database_url)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("prepared")
 
 
 # What is sent.
@@ -430,9 +418,8 @@ async def test_a_command_that_is_told_to_stop_leaves_the_rest_to_the_next(
 
 
 async def test_a_failure_whose_cause_is_gone_is_replayed_into_one_audit_row(
-    redis_url: str, database_url: str, tmp_path: Path
+    ground: Ground, tmp_path: Path
 ) -> None:
-    ground = Ground(redis_url, database_url)
     capsule = "cl-" + "0" * 24 + "7"
     payload = json.dumps(
         {
