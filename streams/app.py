@@ -34,7 +34,7 @@ from streams import commands as commands
 from streams.broker_url import broker_url, public_broker_url
 from streams.figures.fleet import Figures
 from streams.figures.inputs import Inputs
-from streams.housekeeping.chores import make_housekeeping
+from streams.housekeeping.chores import keep_house
 from streams.journal import PostgresJournal
 from streams.operations.health import Health
 from streams.operations.readiness import ReadyFile
@@ -233,7 +233,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
     app.task(PauseWatch(reconciler, app.deliveries).watch)
     serve_operations(app, health, version=VERSION, lanes=lanes)
     add_page(app, figures, health)
-    app.task(make_housekeeping(app).keep)
+    keep_house(app)
     if settings.ready_file:
         app.task(ReadyFile(Path(settings.ready_file), lambda: health.known().is_ready).keep)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import redis.asyncio
 from faust.types import TP
 
 from streams.broker_url import broker_url
@@ -12,6 +13,7 @@ from streams.housekeeping.housekeeping import Housekeeping
 from streams.housekeeping.old_gaps import OldGaps
 from streams.housekeeping.old_letters import OldLetters
 from streams.housekeeping.old_watermarks import OldWatermarks
+from streams.housekeeping.retired_sinks import RetiredSinks
 from streams.journal import PostgresJournal
 from streams.topics import key_prefix
 from streams.transport.connection import connect
@@ -20,26 +22,35 @@ from streams.unfinished import oldest_unfinished
 if TYPE_CHECKING:
     from streams.app import ReconcilerApp
 
-__all__ = ["make_housekeeping"]
+__all__ = ["keep_house"]
 
 
-def make_housekeeping(app: ReconcilerApp) -> Housekeeping:
-    """Make the housekeeping of `app`'s fleet."""
+def keep_house(app: ReconcilerApp) -> None:
+    """Add the tasks of the housekeeping of `app`'s fleet."""
     settings, reconciler = app.settings, app.reconciler
     source = TP(settings.source_stream, 0)
 
-    async def oldest() -> EntryId | None:
-        client = connect(
+    def client_of_our_own() -> redis.asyncio.Redis:
+        return connect(
             broker_url(settings),
             timeout_s=settings.redis_timeout_s,
             name=f"{settings.app_id}-housekeeping",
         )
-        async with client:
+
+    async def oldest() -> EntryId | None:
+        async with client_of_our_own() as client:
             return await oldest_unfinished(
                 client, app.redis_layout, reconciler.topics, group=settings.app_id
             )
 
-    return Housekeeping(
+    retired_sinks = RetiredSinks(
+        client_of_our_own,
+        configured=[sink.name for sink in settings.sinks],
+        group=settings.app_id,
+        layout=app.redis_layout,
+        silence_s=settings.lease_s + settings.read_block_ms / 1000,
+    )
+    housekeeping = Housekeeping(
         [
             OldWatermarks(
                 reconciler.postgres,
@@ -59,7 +70,10 @@ def make_housekeeping(app: ReconcilerApp) -> Housekeeping:
                 prefix=key_prefix(settings),
             ),
             OldGaps(reconciler.postgres),
+            retired_sinks,
         ],
         interval_s=settings.housekeeping_interval_s,
         is_ours=lambda: source in reconciler.consumer.assignment(),
     )
+    app.task(retired_sinks.add_anew)
+    app.task(housekeeping.keep)

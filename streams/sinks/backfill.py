@@ -26,6 +26,7 @@ from streams.presence import living_workers
 from streams.recorded_topics import CAPSULES, HOOKS_PREFIX
 from streams.sinks.keys import staged_keys
 from streams.sinks.missed import MissedEvents, entries
+from streams.sinks.retired import RETIRED
 from streams.topics import SOURCE_ID
 from streams.transport import Stream, StreamLayout, broker_errors, partition_of
 from streams.transport.entry import HEADER_PREFIX, encode_fields
@@ -176,6 +177,7 @@ class SinkBackfill:
                     moves.append((key, stream.key))
         transaction.multi()
         transaction.hset(self._layout.name("topics"), self._topic, str(len(self._streams)))
+        transaction.hdel(self._layout.name(RETIRED).decode(), self._sink)
         transaction.delete(*(stream.key for stream in self._streams))
         for key, target in moves:
             transaction.rename(key, target)

@@ -6,7 +6,8 @@ off is gone on with by the next. Then all keys go in one step, which is refused 
 the sink has come meanwhile.
 
 A worker that was frozen while it had the sink may wake up later and send to it, or record what it
-delivered. `retire` once more removes that as well.
+delivered. So it is noted that the sink was retired (:mod:`streams.sinks.retired`), and housekeeping
+removes what has come back when that worker is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 import redis.asyncio
 import structlog
 from faust.types import TP
+from redis.exceptions import WatchError
 
 from streams.dead_letters.record import DeadLetter
 from streams.errors import ReconcilerError
@@ -27,6 +29,7 @@ from streams.outcomes import Dead, Reason
 from streams.presence import living_workers
 from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.sinks.keys import STREAMS_MAX, other_keys, streams_of
+from streams.sinks.retired import RETIRED
 from streams.transport import Entry, StreamLayout, broker_errors, read_members
 from streams.transport.entry import encode_fields
 from streams.undone import Fields, undone
@@ -124,27 +127,41 @@ class Retirement:
         # One that has just started cannot read anything yet.
         return not partitions or any(p.startswith(f"{self._topic}:") for p in partitions)
 
-    async def drop(self) -> int:
+    async def drop(self, *, only_if_retired: bool = False) -> int:
         """Make what is not delivered dead letters, and return how many.
 
+        Arguments:
+            only_if_retired: not if the sink has been added anew.
+
         Raises:
+            RetirementError: it has been.
             TransportError: not all were; run it again.
         """
         dropped = 0
         for n, stream in enumerate(self._streams):
             async for page in undone(self._client, stream, self._group):
                 for start in range(0, len(page), _PORTION):
-                    await self._drop(n, stream, page[start : start + _PORTION])
+                    portion = page[start : start + _PORTION]
+                    await self._drop(n, stream, portion, only_if_retired=only_if_retired)
                 dropped += len(page)
         return dropped
 
-    async def _drop(self, number: int, stream: bytes, entries: list[tuple[bytes, Fields]]) -> None:
+    async def _drop(
+        self,
+        number: int,
+        stream: bytes,
+        entries: list[tuple[bytes, Fields]],
+        *,
+        only_if_retired: bool,
+    ) -> None:
         ids = [entry_id for entry_id, _ in entries]
         retries = self._layout.name(f"retries:{self._topic}:{number}").decode()
         letters_key = self._layout.name(f"{DEAD_LETTERS}:0")
         with broker_errors("XADD"):
             tried: Any = await self._client.hmget(retries, ids)
             async with self._client.pipeline(transaction=True) as transaction:
+                if only_if_retired:
+                    await self._watch_whether_retired(transaction)
                 letters = []
                 for (entry_id, fields), raw in zip(entries, tried, strict=True):
                     entry = Entry(TP(self._topic, number), entry_id, fields, 0)
@@ -157,7 +174,10 @@ class Retirement:
                     letters.append(letter)
                 transaction.xack(stream, self._group, *ids)
                 transaction.xdel(stream, *ids)
-                await transaction.execute()
+                try:
+                    await transaction.execute()
+                except WatchError:
+                    raise RetirementError(f"{self._sink} may have been added anew") from None
         for letter in letters:
             log.warning(
                 "dead letter",
@@ -169,8 +189,18 @@ class Retirement:
                 attempts=letter.attempts,
             )
 
-    async def remove(self) -> int:
+    async def _watch_whether_retired(self, transaction: Any) -> None:
+        retired = self._layout.name(RETIRED).decode()
+        await transaction.watch(retired)
+        if not await transaction.hexists(retired, self._sink):
+            raise RetirementError(f"{self._sink} has been added anew")
+        transaction.multi()
+
+    async def remove(self, *, only_if_retired: bool = False) -> int:
         """Remove all keys in one step, and return how many they were.
+
+        Arguments:
+            only_if_retired: not if the sink has been added anew; otherwise it is noted as retired.
 
         Raises:
             RetirementError: a worker has come that has the sink, or something was sent to it.
@@ -190,14 +220,15 @@ class Retirement:
             pipeline.xlen(stream)
         with broker_errors("XLEN"):
             lengths = await pipeline.execute()
-        hashes = ("fleet:members", "topics", "fleet:owners", "paused-sinks")
+        hashes = ("fleet:members", "topics", "fleet:owners", "paused-sinks", RETIRED)
         keys = [*map(self._layout.name, hashes), *self._streams, *self._others]
         with broker_errors("sink_retire"):
+            now_s, _ = await self._client.time()
             refusal = await self._client.eval(
                 _SCRIPT,
                 len(keys),
                 *keys,
-                *(self._topic, self._sink, STREAMS_MAX),
+                *(self._topic, self._sink, "" if only_if_retired else now_s, STREAMS_MAX),
                 *(*lengths, *dead),
             )
         if refusal is not None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 import redis.asyncio
 
 from streams.sinks.deliveries import DeliveryRecord
 from streams.sinks.keys import other_keys, streams_of
+from streams.sinks.retired import read_retired
 from streams.sinks.retirement import Retirement, RetirementError
 from streams.transport import StreamLayout
 from tests.command_line import run_command
+from tests.faults.dying_worker import DyingWorker
 from tests.integration.test_delivery_retries import ONE, TWO, Choosy, publish
 from tests.integration.test_redelivery import delivery
 from tests.letters import SINKS, StoredLetter, complaint, everything, letter_table, put
@@ -37,10 +41,13 @@ async def retire(
 
 
 def traces(ground: Ground, sink: str) -> set[bytes]:
-    """All keys that have the sink in their name, and those with a field that has."""
+    """All keys that have the sink in their name, and those with a field that has.
+
+    That it was retired is noted, and is nothing of its own.
+    """
     found: set[bytes] = set()
     with ground.redis() as client:
-        for key in client.scan_iter():
+        for key in set(client.scan_iter()) - {f"{PREFIX}retired-sinks".encode()}:
             fields = client.hkeys(key) if client.type(key) == b"hash" else []
             if any(sink.encode() in name for name in (key, *fields)):
                 found.add(key)
@@ -206,3 +213,82 @@ async def test_what_was_retired_is_told_as_one_document(ground: Ground, tmp_path
         "dead_letters": 1,
         "discarded": 0,
     }
+
+
+async def test_what_a_worker_sends_that_was_frozen_meanwhile_is_kept_and_nothing_is_left(
+    ground: Ground, tmp_path: Path
+) -> None:
+    async with Choosy() as receiver:
+        receiver.refuse(ONE, 503, **{"Retry-After": "600"})
+        hook = json.loads(receiver.settings()["CAPSULES_SINKS"])[0]
+        soon = {"CAPSULES_READ_BLOCK_MS": "200", "CAPSULES_HOUSEKEEPING_INTERVAL_S": "1"}
+        both = soon | {"CAPSULES_SINKS": json.dumps([hook, LOG])}
+        alone = soon | {"CAPSULES_SINKS": json.dumps([LOG])}
+        # It has the event's effects, and is about to tell the sinks.
+        frozen = DyingWorker(tmp_path / "first", "committed", 1, end="freeze",
+                             **ground.settings(**both))  # fmt: skip
+        await frozen.wait_for("partitions_taken")
+        event = publish(ground, ONE)
+        process = psutil.Process(frozen.process.pid)
+        await eventually(lambda: process.status() == psutil.STATUS_STOPPED, what="a frozen worker")
+        second = WorkerProcess(tmp_path / "second", **ground.settings(**alone))
+        await second.wait_for("worker_removed")
+        done = await retire(ground, tmp_path, "receiver", "--drop", **alone)
+        assert done.returncode == 0, done.stderr
+        assert traces(ground, "receiver") == set()
+
+        frozen.signal(signal.SIGCONT)
+        await frozen.wait_for("delivery_retry")  # it has sent, and reads what it has sent
+        turns = housekeeping_turns(second, frozen)
+        await eventually(lambda: housekeeping_turns(second, frozen) > turns + 1, what="two turns")
+        # As long as it is there it may be meant to be.
+        assert traces(ground, "receiver")
+        assert letter_table(ground) == {}
+        assert await frozen.stop() == 0
+
+        await eventually(lambda: traces(ground, "receiver") == set(), what="nothing of it")
+        await eventually(lambda: letter_table(ground), what="the letter")
+        [letter] = letter_table(ground).values()
+        assert (letter["origin_id"], letter["reason"]) == (event, "sink_retired")
+        assert await second.stop() == 0
+
+
+def housekeeping_turns(*workers: WorkerProcess) -> int:
+    records = [record for worker in workers for record in worker.records()]
+    return sum(record.get("action") == "housekeeping_done" for record in records)
+
+
+async def test_a_sink_that_is_added_anew_is_not_taken_for_a_retired_one(
+    ground: Ground, tmp_path: Path
+) -> None:
+    retired = f"{PREFIX}retired-sinks"
+    async with redis.asyncio.Redis.from_url(ground.redis_url) as client:
+        await client.hset(f"{PREFIX}topics", "hooks.gone", "4")
+        retirement = Retirement(client, "gone", group=GROUP, layout=LAYOUT, silence_s=0.2)
+        await retirement.remove()
+        now_s, _ = await client.time()
+        assert now_s - 60 < int(await client.hget(retired, "gone") or 0) <= now_s
+        await client.hset(retired, mapping={"old": now_s - 31 * 86_400, "recent": now_s - 86_400})
+        assert await read_retired(client, LAYOUT) == ["gone", "recent"]
+        assert await client.hkeys(retired) == [b"gone", b"recent"]
+
+        # A worker starts with it.
+        sinks = json.dumps([{"name": "gone", "type": "log"}])
+        worker = WorkerProcess(tmp_path, **ground.settings(CAPSULES_SINKS=sinks))
+        await worker.wait_for("partitions_taken")
+        with ground.redis() as other:
+            await eventually(lambda: other.hkeys(retired) == [b"recent"], what="one left")
+        assert await worker.stop() == 0
+
+        await client.xadd(f"{PREFIX}hooks.gone:2", {"v": "{}"})
+        before = everything(ground)
+        with pytest.raises(RetirementError, match="added anew"):
+            await retirement.drop(only_if_retired=True)
+        with pytest.raises(RetirementError, match="something was sent"):
+            await retirement.remove(only_if_retired=True)
+        assert everything(ground) == before
+        await client.delete(f"{PREFIX}hooks.gone:2")
+        before = everything(ground)
+        with pytest.raises(RetirementError, match="added anew"):
+            await retirement.remove(only_if_retired=True)
+        assert everything(ground) == before
