@@ -1,20 +1,17 @@
 """The app's streams as an AsyncAPI 3 document, made from the app itself.
 
-Which channels there are and who reads and writes them is the topology's; enumerations, headers and
-the fields of a dead letter are those of the code. What the code says in statements only, such as
-how strictly a report is read, is said here again, and tests hold the two against each other.
+Which channels there are and who reads and writes them is the topology's, and headers are those of
+the code. What is in a message is described in :mod:`streams.asyncapi_schemas`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final
 
-from streams.dead_letters.record import LETTER, DeadLetter
-from streams.events import HookType, Verb
-from streams.outcomes import Reason
+from streams.asyncapi_schemas import schemas
+from streams.dead_letters.record import LETTER
 from streams.topics import (
     PAYLOAD_FIELD,
     REPLAY_FIELD,
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["document"]
 
-_ID: Final = "[0-9a-z]{25}"
-_ENTRY_ID: Final = "^(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})$"
-_TIME: Final = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-)
-_NO_NUL: Final = "^[^\\u0000]*$"
-_TEXT: Final = {"type": ["string", "null"]}
 _JSON: Final = "application/json"
 
 _EXAMPLE_CAPSULE: Final = "cl-0e8g3vxjd9b6ytvw2k5q1mz7a"
@@ -89,7 +78,7 @@ def document(app: ReconcilerApp, *, version: str) -> dict[str, Any]:
         },
         "channels": _channels(app),
         "operations": _operations(app),
-        "components": {"messages": _messages(), "schemas": _schemas()},
+        "components": {"messages": _messages(), "schemas": schemas()},
     }
 
 
@@ -214,106 +203,6 @@ def _messages() -> dict[str, Any]:
             },
             "payload": {"description": "The payload as it came, whatever it is; or none."},
         },
-    }
-
-
-def _schemas() -> dict[str, Any]:
-    return {
-        "entryId": {"type": "string", "pattern": _ENTRY_ID},
-        "event": _event_schema(),
-        "sandboxEvent": {
-            "type": "object",
-            "required": [*_EXAMPLE_DELIVERY],
-            "properties": {
-                "delivery_id": {
-                    "$ref": "#/components/schemas/entryId",
-                    "description": "The source entry's; the same at each attempt.",
-                },
-                "capsule_id": {"type": "string", "pattern": f"^cl-{_ID}$"},
-                "team_id": {"type": ["string", "null"], "pattern": f"^team-{_ID}$"},
-                "type": {"type": "string", "enum": list(get_args(HookType))},
-                "occurred_at": {"type": "string", "format": "date-time", "pattern": _TIME},
-                "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
-            },
-        },
-        "letter": _letter_schema(),
-    }
-
-
-def _event_schema() -> dict[str, Any]:
-    """What `read_event` takes: absent and null are empty, unknown fields are ignored."""
-    ours = [verb.event_name for verb in Verb]
-    no_nul = {"type": ["string", "null"], "pattern": _NO_NUL}
-    return {
-        "type": "object",
-        "properties": {
-            "event": _TEXT | {"description": f"{', '.join(ours)}; all others are skipped."},
-            "outcome": _TEXT | {"description": "success, or anything else: it failed."},
-            "timestamp": _TEXT | {"description": "RFC 3339."},
-            "team_id": _TEXT,
-            "actor": {
-                "type": ["object", "null"],
-                "properties": {"type": _TEXT, "id": _TEXT, "name": _TEXT},
-            },
-            "resource": {"type": ["object", "null"], "properties": {"id": _TEXT, "type": _TEXT}},
-            "metadata": {
-                "type": ["object", "null"],
-                "propertyNames": {"pattern": _NO_NUL},
-                "additionalProperties": no_nul,
-            },
-            "error": no_nul,
-        },
-        "if": {
-            "required": ["event", "actor"],
-            "properties": {
-                "event": {"enum": ours},
-                "actor": {
-                    "type": "object",
-                    "required": ["type"],
-                    "properties": {"type": {"const": "system"}},
-                },
-            },
-        },
-        "then": {
-            "required": ["resource"],
-            "properties": {
-                "resource": {
-                    "type": "object",
-                    "required": ["id"],
-                    "properties": {
-                        "id": {
-                            "type": "string",
-                            "pattern": f"^cl-{_ID}$",
-                            "description": "In base 36, and at most 2^128 - 1.",
-                        }
-                    },
-                }
-            },
-        },
-    }
-
-
-def _letter_schema() -> dict[str, Any]:
-    """The description of a dead letter: its fields but for the payload."""
-    types = {
-        str: {"type": "string"},
-        int: {"type": "integer"},
-        float: {"type": "number"},
-        int | None: {"type": ["integer", "null"]},
-    }
-    base64 = {"type": ["string", "null"], "contentEncoding": "base64"}
-    special = {
-        "key": base64,
-        "fields": {"type": "array", "items": {"type": "array", "items": base64}},
-        "reason": {"type": "string", "enum": [reason.value for reason in Reason]},
-    }
-    hints = get_type_hints(DeadLetter)
-    names = [field.name for field in fields(DeadLetter) if field.name != "payload"]
-    return {
-        "type": "object",
-        "required": names,
-        "additionalProperties": False,
-        "properties": {name: special.get(name) or types[hints[name]] for name in names},
     }
 
 
