@@ -62,9 +62,9 @@ class Reconciler:
         assert isinstance(transport, Transport)  # noqa: S101 - the app's broker is Redis
         return transport.layout
 
-    def outlet(self, stage: str, topic: faust.TopicT) -> Outlet:
-        """The way from `stage` into `topic`."""
-        return Outlet(self.app, self.wiring, stage, topic)
+    def outlet(self, stage: str, *topics: faust.TopicT) -> Outlet:
+        """The way from `stage` into `topics`, all at once."""
+        return Outlet(self.app, self.wiring, stage, topics)
 
     def stage(self, name: str, *, dead_letters: bool = True) -> Stage:
         """The ends that entries come to at the agent `name`; where it can, also death."""

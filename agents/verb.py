@@ -10,7 +10,6 @@ The order of the steps is what the guarantees rest on:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -64,10 +63,8 @@ class VerbAgent:
         self._statement = reconciler.statement(name, statement)
         self._parameters = parameters
         topics = reconciler.topics.hooks if hooks else {}
-        self._hooks = [
-            (reconciler.outlet(name, topic), reconciler.caps[sink])
-            for sink, topic in topics.items()
-        ]
+        self._hooks = reconciler.outlet(name, *topics.values()) if topics else None
+        self._caps = [reconciler.caps[sink] for sink in topics]
         self._stage = reconciler.stage(name)
         self._release: Release | None = None
         reconciler.app.agent(self.lane.channel, name=name)(self.run)
@@ -82,7 +79,7 @@ class VerbAgent:
 
     async def _handle(self, reports: list[Report]) -> None:
         # Before anything is begun: who waits here holds on to no partition.
-        for _, cap in self._hooks:
+        for cap in self._caps:
             if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
                 return
         self._stage.receive(reports)
@@ -144,7 +141,7 @@ class VerbAgent:
 
     async def _publish(self, reports: list[Report]) -> None:
         """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
-        if not self._hooks or not reports:
+        if self._hooks is None or not reports:
             return
         now = datetime.now(UTC)
         records = [
@@ -156,7 +153,6 @@ class VerbAgent:
             for report in reports
         ]
         self._stage.trace.carry(reports, records)
-        # All at once: one more sink is not to be one more round trip.
-        await asyncio.gather(*(outlet.send(records) for outlet, _ in self._hooks))
-        for _, cap in self._hooks:
+        await self._hooks.send(records)
+        for cap in self._caps:
             cap.note_sent(len(records))

@@ -133,11 +133,10 @@ class CapsuleTrail:
             about = next((g for g in groups if g["name"] == group.encode()), None)
             if about is None:
                 return False
-            if EntryId.parse(about["last-delivered-id"]) < EntryId.parse(found.id):
+            at = found.stream_id
+            if EntryId.parse(about["last-delivered-id"]) < EntryId.parse(at):
                 return False
-            pending: Any = await self._client.xpending_range(
-                key, group, min=found.id, max=found.id, count=1
-            )
+            pending: Any = await self._client.xpending_range(key, group, min=at, max=at, count=1)
         return not pending
 
     async def _retry(self, watched: _Watched) -> Step | None:

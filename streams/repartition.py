@@ -151,7 +151,8 @@ class Repartition:
 
     async def _left(self, stream: Stream) -> AsyncIterator[list[Fields]]:
         """Give what is not acknowledged of `stream`, in order."""
-        async for page in undone(self._client, stream.key, self._group):
+        parts_key = self._old.parts_key(stream.tp)
+        async for page in undone(self._client, stream.key, self._group, parts_key=parts_key):
             yield [fields for _, fields in page]
 
     async def _apply(self, transaction: Any, change: Change) -> None:
@@ -164,6 +165,9 @@ class Repartition:
                 # Entries that move get new ids: their attempts are counted from one again.
                 retries = (f"retries:{topic}:{n}" for n in range(change.recorded[topic]))
                 transaction.delete(*map(self._old.name, retries))
+                # A worker that starts counts anew, one message to an entry, as they are staged.
+                parts = (self._old.parts_key(stream.tp) for stream in self._old.streams(topic))
+                transaction.delete(self._old.counts_key(topic), *parts)
             for stream in staged:
                 transaction.rename(stream.key, self._new.stream(stream.tp).key)
             transaction.delete(*self._fleet_keys)

@@ -7,7 +7,7 @@ the delivery (``hooks.<sink>``) or the whole of what could not be used (``dead-l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import faust
@@ -43,6 +43,9 @@ PAYLOAD_FIELD: Final = b"payload"
 
 #: The field that a replay adds to it: the same number.
 REPLAY_FIELD: Final = b"replay-of"
+
+#: Events that may share an entry of ``capsules``.
+_BUNDLE_MAX: Final = 64
 
 
 def key_prefix(settings: Settings) -> str:
@@ -90,7 +93,7 @@ def make_topics(app: faust.App, settings: Settings) -> Topics:
 
     return Topics(
         source=topic(settings.source_stream, 1, source),
-        capsules=topic("capsules", settings.partitions, ours),
+        capsules=topic("capsules", settings.partitions, replace(ours, bundle_max=_BUNDLE_MAX)),
         hooks={
             sink.name: topic(f"hooks.{sink.name}", settings.partitions, ours)
             for sink in settings.sinks

@@ -85,18 +85,20 @@ class Wiring:
 
 
 class Outlet:
-    """The way from one stage into one topic; sending tries again until it is done."""
+    """The way from one stage into a topic, or several; sending tries again until it is done."""
 
-    def __init__(self, app: faust.App, wiring: Wiring, stage: str, topic: faust.TopicT) -> None:
+    def __init__(
+        self, app: faust.App, wiring: Wiring, stage: str, topics: Sequence[faust.TopicT]
+    ) -> None:
         self._app = app
         self._stage = stage
-        self._topic = topic.get_topic_name()
-        self._flow = wiring.connect(stage, self._topic)
+        self._topics = [topic.get_topic_name() for topic in topics]
+        self._flows = [wiring.connect(stage, topic) for topic in self._topics]
         self._meter = wiring.meter.stage(stage)
         self._trace = wiring.tracing.stage(stage)
 
     async def send(self, records: Sequence[Record], *, holding: Holding | None = None) -> None:
-        """Append `records`, at least once each; returns when all are in Redis.
+        """Append `records` to each topic, at least once each; returns when all are in Redis.
 
         With `holding` only while this worker holds that partition; raises `NotOwnedError`.
         """
@@ -107,9 +109,10 @@ class Outlet:
 
         async def send() -> None:
             if holding is None:
-                await producer.send_many(self._topic, records)
+                await producer.send_many(self._topics, records)
             else:
-                await producer.send_while(holding, self._topic, records)
+                [topic] = self._topics
+                await producer.send_while(holding, topic, records)
 
         await until_done(
             send,
@@ -118,7 +121,8 @@ class Outlet:
             on_retry=self._put_off,
         )
         self._meter.unblock()
-        self._flow.entries += len(records)
+        for flow in self._flows:
+            flow.entries += len(records)
 
     def _put_off(self, exc: BaseException | None) -> None:
         self._meter.block("redis")

@@ -19,6 +19,7 @@ from streams.ids import excerpt, format_capsule_id
 from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.topics import PAYLOAD_FIELD, SOURCE_ID
 from streams.transport import Entry, Stream, broker_errors
+from streams.transport.bundles import messages_of, stream_id_of
 
 __all__ = ["Found", "Step", "belongs", "describe", "follow", "last_ids"]
 
@@ -60,6 +61,11 @@ class Found:
     stream: Stream
     id: bytes
     fields: Mapping[bytes, bytes]
+
+    @property
+    def stream_id(self) -> bytes:
+        """The id of the entry that it is, or that it is a part of."""
+        return stream_id_of(self.id)
 
     @property
     def entry(self) -> Entry:
@@ -117,9 +123,13 @@ async def follow(
         found: list[Found] = []
         for key, entries in answer or ():
             places[key] = entries[-1][0]
-            found += (Found(by_key[key], entry_id, fields or {}) for entry_id, fields in entries)
+            found += (
+                Found(by_key[key], message_id, of_message)
+                for entry_id, fields in entries
+                for message_id, of_message in messages_of(entry_id, fields or {})
+            )
         blocking = not found
-        yield sorted(found, key=lambda one: EntryId.parse(one.id))
+        yield sorted(found, key=lambda one: EntryId.parse(one.stream_id))
 
 
 def belongs(found: Found, capsule_id: UUID, source_ids: set[str]) -> bool:
@@ -140,7 +150,7 @@ def belongs(found: Found, capsule_id: UUID, source_ids: set[str]) -> bool:
         )
     if not may_be:
         return False
-    event = read_event(EntryId.parse(found.id), found.payload)
+    event = read_event(EntryId.parse(found.stream_id), found.payload)
     return (
         event.capsule_id == capsule_id if isinstance(event, CapsuleEvent) else text in found.payload
     )
@@ -168,7 +178,9 @@ def describe(found: Found, *, payload_max_bytes: int) -> Step:
 
 
 def _of_event(found: Found, source_id: str, payload_max_bytes: int, outcome: str) -> Step:
-    event = read_event(EntryId.parse(found.id), found.payload, payload_max_bytes=payload_max_bytes)
+    event = read_event(
+        EntryId.parse(found.stream_id), found.payload, payload_max_bytes=payload_max_bytes
+    )
     if isinstance(event, Skip):
         return _step(found, source_id, "", "", "skip", event.rule.value)
     if not isinstance(event, CapsuleEvent):
@@ -183,7 +195,7 @@ def _step(
 ) -> Step:
     stream = found.stream
     where = f"{stream.tp.topic}:{stream.tp.partition}" if stream.is_ours else stream.tp.topic
-    at_ms = EntryId.parse(found.id).ms
+    at_ms = EntryId.parse(found.stream_id).ms
     return Step(
         at_ms / 1000,
         where,

@@ -9,6 +9,7 @@ import redis.asyncio
 
 from streams.events import EntryId
 from streams.transport import BrokerRefusedError, broker_errors
+from streams.transport.bundles import messages_of, place_of
 
 __all__ = ["Fields", "undone"]
 
@@ -18,9 +19,11 @@ Fields: TypeAlias = Mapping[bytes, bytes]
 
 
 async def undone(
-    client: redis.asyncio.Redis, stream: bytes, group: str
+    client: redis.asyncio.Redis, stream: bytes, group: str, *, parts_key: bytes | None = None
 ) -> AsyncIterator[list[tuple[bytes, Fields]]]:
     """Give what is not acknowledged of `stream`, in order, page after page.
+
+    Of an entry with several messages each is given, but for those that are noted under `parts_key`.
 
     Raises:
         TransportError: Redis is unreachable or refuses.
@@ -33,6 +36,11 @@ async def undone(
             return
         raise
     read_up_to, pending = EntryId(0, 0), set[bytes]()
+    done: dict[bytes, frozenset[bytes]] = {}
+    if parts_key is not None:
+        with broker_errors("HGETALL"):
+            noted: dict[Any, Any] = await client.hgetall(parts_key.decode())
+        done = {stream_id: frozenset(places.split(b",")) for stream_id, places in noted.items()}
     for about in groups:
         if about["name"] == group.encode():
             read_up_to = EntryId.parse(about["last-delivered-id"])
@@ -41,7 +49,13 @@ async def undone(
     while True:
         with broker_errors("XRANGE"):
             page: Any = await client.xrange(stream, after, "+", _PAGE)
-        if left := [(i, f) for i, f in page if i in pending or EntryId.parse(i) > read_up_to]:
+        if left := [
+            message
+            for i, fields in page
+            if i in pending or EntryId.parse(i) > read_up_to
+            for message in messages_of(i, fields)
+            if place_of(message[0]) not in done.get(i, ())
+        ]:
             yield left
         if len(page) < _PAGE:
             return

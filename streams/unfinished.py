@@ -9,6 +9,7 @@ import redis.asyncio
 from streams.events import EntryId
 from streams.topics import SOURCE_ID, Topics
 from streams.transport import Stream, StreamLayout, broker_errors
+from streams.transport.bundles import messages_of
 
 __all__ = ["oldest_unfinished"]
 
@@ -57,10 +58,11 @@ async def _first_ids(client: redis.asyncio.Redis, stream: Stream, group: str) ->
 async def _source_ids(
     client: redis.asyncio.Redis, stream: Stream, start: bytes, end: bytes
 ) -> list[EntryId]:
-    """Return the source id of the first entry between, if there is one."""
+    """Return the source ids in the first entry between, if there is one."""
     with broker_errors("XRANGE"):
         entries: Any = await client.execute_command("XRANGE", stream.key, start, end, "COUNT", 1)
     if not stream.is_ours:
         return [EntryId.parse(entry_id) for entry_id, _ in entries]
-    texts = (fields.get(_SOURCE_ID_FIELD) for _, fields in entries)
+    messages = (message for entry in entries for message in messages_of(*entry))
+    texts = (fields.get(_SOURCE_ID_FIELD) for _, fields in messages)
     return [_NEVER if text is None else EntryId.parse(text) for text in texts]

@@ -69,8 +69,11 @@ async def read_backlogs(
     streams = sorted(layout.all_streams(topics), key=lambda stream: stream.is_ours)
     external = sum(not stream.is_ours for stream in streams)
     with broker_errors("backlogs"):
+        counts = (layout.counts_key(s.tp.topic) for s in streams)
+        partitions = (s.tp.partition for s in streams)
+        keys = (*(s.key for s in streams), *counts)
         (seconds, micros), *found = await client.eval(
-            _SCRIPT, len(streams), *(s.key for s in streams), group, external, _COUNT_MAX
+            _SCRIPT, len(keys), *keys, group, external, _COUNT_MAX, *partitions
         )
     at_s = int(seconds) + int(micros) / 1e6
     by_stream = {s: _backlog(answer, at_s) for s, answer in zip(streams, found, strict=True)}
@@ -80,4 +83,18 @@ async def read_backlogs(
 def _backlog(answer: list[Any], at_s: float) -> Backlog:
     unread, pending, *oldest = answer[:4]
     ages = [at_s - int(i.partition(b"-")[0]) / 1000 for i in oldest if i]
-    return Backlog(int(unread), int(pending), max(0.0, *ages) if ages else None)
+    unread, pending = _messages(int(unread), int(pending), int(answer[5]))
+    return Backlog(unread, pending, max(0.0, *ages) if ages else None)
+
+
+def _messages(unread: int, pending: int, counted: int) -> tuple[int, int]:
+    """Return how many messages are in so many entries, where they are `counted` together.
+
+    How many are in those that were read, and how many in the others, nobody counts: where there
+    are both, an entry stands for as many here as there.
+    """
+    entries = unread + pending
+    if counted <= entries:  # one each, or not counted at all
+        return unread, pending
+    of_pending = min(max(round(counted * pending / entries), pending), counted - unread)
+    return counted - of_pending, of_pending

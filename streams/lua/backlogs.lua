@@ -1,10 +1,12 @@
 -- How much is left to do in each stream, all at one moment.
--- KEYS streams                     ARGV[1] group, ARGV[2] how many of the first KEYS are not ours:
---                                          there the server's lag is wrong once the producer has
---                                          trimmed what was not read, so the entries are counted
---                                  ARGV[3] count at most so many
+-- KEYS streams, and behind them      ARGV[1] group, ARGV[2] how many of the first KEYS are not ours:
+--      for each the counts of its            there the server's lag is wrong once the producer has
+--      topic (hash)                          trimmed what was not read, so the entries are counted
+--                                    ARGV[3] count at most so many
+--                                    ARGV[4..] of each stream its partition
 -- Returns {seconds, microseconds} of the server's clock, and for each stream {unread, pending,
--- oldest unread id, oldest pending id, last id}; false for an id that there is none of.
+-- oldest unread id, oldest pending id, last id, messages that are counted as not done}; false for an
+-- id that there is none of.
 local function pairs_of(flat)
   local about = {}
   for i = 1, #flat, 2 do
@@ -54,11 +56,15 @@ local function look(key, external)
 end
 
 local found = {redis.call('TIME')}
-for i = 1, #KEYS do
+local streams = #KEYS / 2
+for i = 1, streams do
   local answer = look(KEYS[i], i <= tonumber(ARGV[2]))
   if answer.err then
     return answer
   end
+  local partition = ARGV[3 + i]
+  local counts = redis.call('HMGET', KEYS[streams + i], 'added:' .. partition, 'done:' .. partition)
+  answer[6] = (counts[1] or 0) - (counts[2] or 0)
   found[i + 1] = answer
 end
 return found

@@ -89,7 +89,8 @@ class MissedEvents:
         async for page in undone(self._client, self._source, self._group):
             on_the_way.update(EntryId.parse(entry_id) for entry_id, _ in page)
         for stream in self._layout.streams(CAPSULES):
-            async for page in undone(self._client, stream.key, self._group):
+            parts_key = self._layout.parts_key(stream.tp)
+            async for page in undone(self._client, stream.key, self._group, parts_key=parts_key):
                 ids = (fields.get(_SOURCE_ID_FIELD) for _, fields in page)
                 on_the_way.update(EntryId.parse(entry_id) for entry_id in ids if entry_id)
         last: dict[UUID, EntryId] = {}

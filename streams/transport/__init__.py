@@ -11,8 +11,8 @@ How a message travels::
                      XTRIM <── XACK <── Acknowledger <── Ledger
 
 A topic with n partitions is n streams; the app's id is the consumer group; a message is one
-entry. Redis keeps, for each group, which entries were delivered and not acknowledged: that is
-all the state there is, and it survives this process.
+entry, or shares one with others (:mod:`.bundles`). Redis keeps, for each group, which entries were
+delivered and not acknowledged: that is nearly all the state there is, and it survives this process.
 
 Workers share the partitions evenly (:mod:`.fleet`, :mod:`.sharing`, :mod:`.coordinator`);
 reading starts with what is pending (:mod:`.reader`); a partition with too much in hand is left

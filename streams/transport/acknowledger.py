@@ -21,6 +21,7 @@ from .layout import Stream, StreamLayout
 from .ledger import Ledger
 from .lua import script
 from .options import TransportOptions
+from .parts import Parts
 from .positions import Positions
 from .trouble import Trouble
 
@@ -39,6 +40,7 @@ class Acknowledger:
         client: connection pool for XACK and XTRIM.
         group: the consumer group.
         positions: knows how far streams are read whose entries are counted.
+        parts: keeps what is done with of entries that are not acknowledged.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Acknowledger:
         group: str,
         options: TransportOptions,
         positions: Positions,
+        parts: Parts,
     ) -> None:
         self._client = client
         self._layout = layout
@@ -57,6 +60,9 @@ class Acknowledger:
         self._group = group
         self._options = options
         self._positions = positions
+        self._parts = parts
+        self._acknowledge_bundles = client.register_script(script("ack_bundles"))
+        self._heal_counts = client.register_script(script("counts_heal"))
         self._acknowledge_counted = client.register_script(script("position_ack"))
         self._settled: dict[TP, list[bytes]] = {}
         self._untrimmed: set[TP] = set()
@@ -71,7 +77,8 @@ class Acknowledger:
     def settle(self, entries: Iterable[Entry]) -> None:
         """Acknowledge `entries` soon; their effects must be durable."""
         for tp, ids in self._ledger.settle(entries).items():
-            self.acknowledge(tp, ids)
+            if ids:  # else others of the same bundle are not done with
+                self.acknowledge(tp, ids)
 
     def acknowledge(self, tp: TP, ids: Iterable[bytes]) -> None:
         """Acknowledge `ids` of one partition soon."""
@@ -121,8 +128,15 @@ class Acknowledger:
         if not batch:
             return
         pipeline = self._client.pipeline(transaction=False)
+        bundles = {tp: ids for tp, ids in batch.items() if self._has_bundles(tp)}
         try:
+            for topic in {tp.topic for tp in bundles}:
+                await self._send_bundles(
+                    topic, {tp: ids for tp, ids in bundles.items() if tp.topic == topic}
+                )
             for tp, ids in batch.items():
+                if tp in bundles:
+                    continue
                 for start in range(0, len(ids), _IDS_PER_COMMAND):
                     await self._add(pipeline, tp, ids[start : start + _IDS_PER_COMMAND])
             if pipeline.command_stack:
@@ -139,6 +153,21 @@ class Acknowledger:
                 self._untrimmed.add(tp)
         if not self._settled:
             self._flushed.set()
+
+    def _has_bundles(self, tp: TP) -> bool:
+        return self._layout.stream(tp).config.bundle_max > 1
+
+    async def _send_bundles(self, topic: str, batch: dict[TP, list[bytes]]) -> None:
+        arguments: list[bytes | str | int] = [self._group]
+        for tp, ids in batch.items():
+            arguments += (tp.partition, len(ids))
+            for stream_id in ids:
+                arguments += (stream_id, self._ledger.size(tp, stream_id))
+        streams = (self._layout.stream(tp).key for tp in batch)
+        with broker_errors("XACK"):
+            await self._acknowledge_bundles([self._layout.counts_key(topic), *streams], arguments)
+        for tp, ids in batch.items():
+            await self._parts.acknowledged(tp, ids)
 
     async def _add(self, pipeline: Pipeline, tp: TP, ids: list[bytes]) -> None:
         stream = self._layout.stream(tp)
@@ -180,6 +209,11 @@ class Acknowledger:
             )
         with broker_errors("XTRIM"):
             await trims.execute()
+        for topic in {tp.topic for tp in due if self._has_bundles(tp)}:
+            partitions = [tp.partition for tp in due if tp.topic == topic]
+            keys = [self._layout.streams(topic)[partition].key for partition in partitions]
+            with broker_errors("counts_heal"):
+                await self._heal_counts([self._layout.counts_key(topic), *keys], partitions)
         self._untrimmed -= due
 
     def _trim_below(

@@ -45,6 +45,7 @@ from .ledger import Ledger
 from .loss import Loss, LossKind, id_after, id_before, id_order
 from .offsetless import OffsetlessConsumer
 from .options import TransportOptions
+from .parts import Parts
 from .positions import Positions
 from .reader import Reader
 from .recorder import LossRecorder
@@ -89,6 +90,7 @@ class Consumer(OffsetlessConsumer):
         groups = Groups(
             self._client, self._positions, self._recorder, group=group, journal=options.journal
         )
+        self._parts = Parts(self._client, self._layout, self.ledger)
         self._acknowledger = Acknowledger(
             self._client,
             self._layout,
@@ -96,6 +98,7 @@ class Consumer(OffsetlessConsumer):
             group=group,
             options=options,
             positions=self._positions,
+            parts=self._parts,
         )
         self._intake = Intake(
             self.app,
@@ -113,6 +116,7 @@ class Consumer(OffsetlessConsumer):
             deliver=self._intake.take_in,
             lose=self._on_lost_entries,
             positions=self._positions,
+            parts=self._parts,
             may_read=self._fleet.is_usable,
             register=lambda client_id: self._coordinator.register_reader(client_id),
         )
@@ -128,7 +132,8 @@ class Consumer(OffsetlessConsumer):
             self._reader,
             self.ledger,
             options=options,
-            listeners=(self._acknowledger, self._intake, self._positions, foreign),
+            listeners=(self._acknowledger, self._intake, self._positions, self._parts, foreign),
+            note_parts=self._parts.note,
             check_topics=lambda topics: self._registry.record(topics),
             make_groups=groups.ensure_again,
         )

@@ -52,6 +52,7 @@ class Coordinator:
 
     Arguments:
         listeners: are told when a term over a partition begins and ends.
+        note_parts: writes down for the next owner what cannot be acknowledged.
         check_topics: raises if a topic is recorded with another number of partitions.
         make_groups: makes the groups that are missing, which were there when this worker joined.
     """
@@ -64,6 +65,7 @@ class Coordinator:
         *,
         options: TransportOptions,
         listeners: Iterable[Listener],
+        note_parts: Callable[[Iterable[Stream]], Awaitable[None]],
         check_topics: Callable[[Iterable[str]], Awaitable[None]],
         make_groups: Callable[[Iterable[Stream]], Awaitable[None]],
     ) -> None:
@@ -72,6 +74,7 @@ class Coordinator:
         self._ledger = ledger
         self._options = options
         self._listeners = tuple(listeners)
+        self._note_parts = note_parts
         self._check_topics = check_topics
         self._make_groups = make_groups
         self._streams: dict[str, Stream] = {}
@@ -210,6 +213,7 @@ class Coordinator:
             # throws away what it has not begun.
             everything = stream.config.settle is Settle.FAUST and not stopping
             await self._ledger.wait_finished(stream.tp, everything=everything)
+        await self._note_parts(streams)
 
     async def finish_all(self) -> None:
         """Take nothing more, and finish what was begun on anything; the caller bounds the time."""

@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from faust.types import TP
 
-__all__ = ["Entry", "encode_fields"]
+__all__ = ["Entry", "encode_fields", "message_fields"]
 
 KEY_FIELD = b"k"
 VALUE_FIELD = b"v"
@@ -44,7 +44,7 @@ class Entry:
     """A stream entry that was delivered to this worker and is not settled yet."""
 
     tp: TP
-    #: As Redis writes it: ``b"<milliseconds>-<sequence>"``.
+    #: As Redis writes it, ``b"<milliseconds>-<sequence>"``; in a bundle ``/<place>`` behind it.
     id: bytes
     fields: Mapping[bytes, bytes]
     #: Which of this worker's terms of ownership the entry was read in.
@@ -79,26 +79,39 @@ class Entry:
         }
 
 
+def message_fields(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None,
+) -> dict[bytes, bytes]:
+    """Return the fields of the entry that is this message.
+
+    Raises:
+        TypeError: for what Redis takes no bytes for; better here than for a whole pipeline.
+    """
+    fields: dict[bytes, bytes] = {}
+    if key is not None:
+        fields[KEY_FIELD] = key
+    if value is not None:
+        fields[VALUE_FIELD] = value
+    if headers:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        for name, content in pairs:
+            fields[_header_field(name)] = content
+    for item in fields.values():
+        if type(item) is not bytes and not isinstance(item, _SENDABLE):
+            raise TypeError(f"{type(item).__name__} in a message, where bytes are expected")
+    return fields or {EMPTY_FIELD: b""}
+
+
 def encode_fields(
     key: bytes | None,
     value: bytes | None,
     headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None,
 ) -> list[bytes]:
-    """Return the ``field, value, ...`` arguments of the XADD that carries this message.
+    """Return the same as the ``field, value, ...`` arguments of an XADD.
 
     Raises:
-        TypeError: for what Redis takes no bytes for; better here than for a whole pipeline.
+        TypeError: as `message_fields` does.
     """
-    fields: list[bytes] = []
-    if key is not None:
-        fields += (KEY_FIELD, key)
-    if value is not None:
-        fields += (VALUE_FIELD, value)
-    if headers:
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        for name, content in pairs:
-            fields += (_header_field(name), content)
-    for item in fields:
-        if type(item) is not bytes and not isinstance(item, _SENDABLE):
-            raise TypeError(f"{type(item).__name__} in a message, where bytes are expected")
-    return fields or [EMPTY_FIELD, b""]
+    return [item for pair in message_fields(key, value, headers).items() for item in pair]

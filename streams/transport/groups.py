@@ -83,6 +83,7 @@ class Groups:
         self._group = group
         self._journal = journal
         self._make_script = client.register_script(script("group_make"))
+        self._begin_counts = client.register_script(script("counts_begin"))
 
     async def ensure(self, streams: Iterable[Stream]) -> None:
         """Make what is missing, as a worker that joins.
@@ -150,7 +151,14 @@ class Groups:
                 keys=keys,
                 args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
             )
-        return _Made.from_answer(answer)
+        made = _Made.from_answer(answer)
+        if stream.config.bundle_max > 1:
+            with broker_errors("counts_begin"):
+                await self._begin_counts(
+                    keys=[stream.key, self._positions.counts_key(stream)],
+                    args=[self._group, stream.tp.partition, int(made.is_new)],
+                )
+        return made
 
     def _report(self, stream: Stream, made: _Made, known: Position | None) -> None:
         same = known is not None and _is_same(stream, made, known)

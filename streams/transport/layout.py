@@ -2,16 +2,18 @@
 
 The keys of one app, with prefix ``{<app id>}:``:
 
-============================ =========================================================
-key                          holds
-============================ =========================================================
-``<prefix><topic>:<n>``      stream: partition n of a topic of ours
-``<prefix>topics``           hash: number of partitions by topic
-``<prefix>fleet:members``    hash: what each worker says of itself, by its token
-``<prefix>fleet:beats``      hash: how often each has said that it is alive
-``<prefix>fleet:owners``     hash: who reads which partition
-``<prefix>position:<topic>`` hash: how far a stream of somebody else was read
-============================ =========================================================
+============================= =========================================================
+key                           holds
+============================= =========================================================
+``<prefix><topic>:<n>``       stream: partition n of a topic of ours
+``<prefix>topics``            hash: number of partitions by topic
+``<prefix>fleet:members``     hash: what each worker says of itself, by its token
+``<prefix>fleet:beats``       hash: how often each has said that it is alive
+``<prefix>fleet:owners``      hash: who reads which partition
+``<prefix>position:<topic>``  hash: how far a stream of somebody else was read
+``<prefix>counts:<topic>``    hash: messages of a topic whose entries hold several
+``<prefix>parts:<topic>:<n>`` hash: what is done with of entries that are not acknowledged
+============================= =========================================================
 """
 
 from __future__ import annotations
@@ -123,6 +125,14 @@ class StreamLayout:
     def all_streams(self, topics: Iterable[str]) -> list[Stream]:
         """The streams of all of `topics`."""
         return [stream for topic in topics for stream in self.streams(topic)]
+
+    def counts_key(self, topic: str) -> bytes:
+        """The key of the counts of a topic whose entries hold several messages."""
+        return self.name(f"counts:{topic}")
+
+    def parts_key(self, tp: TP) -> bytes:
+        """The key of what is done with of a partition's entries that are not acknowledged."""
+        return self.name(f"parts:{tp.topic}:{tp.partition}")
 
     def name(self, suffix: str) -> bytes:
         """The full key of something of the app's that is no topic."""

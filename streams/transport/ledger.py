@@ -17,12 +17,22 @@ from typing import Final
 
 from faust.types import TP
 
+from .bundles import as_messages, place_of, stream_id_of
 from .entry import Entry
 
 __all__ = ["Ledger"]
 
 #: Entries of each partition that are enough for an agent that only tries whether it can go on.
 _HELD: Final = 50
+
+
+@dataclass(slots=True)
+class _Bundle:
+    """An entry of Redis' that several of ours came in."""
+
+    size: int
+    #: The places of those that are settled.
+    settled: set[bytes]
 
 
 @dataclass(slots=True)
@@ -33,6 +43,10 @@ class _Partition:
     #: This term of ownership; entries of an earlier one are no longer ours.
     epoch: int
     unsettled: dict[bytes, Entry] = field(default_factory=dict)
+    #: Bundles that Redis holds as pending, by its id.
+    bundles: dict[bytes, _Bundle] = field(default_factory=dict)
+    #: Of bundles that were not read yet in this term: what was settled in an earlier one.
+    recalled: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
     #: Settled here, but Redis may still hold them as pending: not to be taken for new.
     unacknowledged: set[bytes] = field(default_factory=set)
     #: Entries being worked on.
@@ -86,22 +100,35 @@ class Ledger:
 
     # -- Entries
 
-    def admit(
-        self, tp: TP, delivered: Iterable[tuple[bytes, Mapping[bytes, bytes]]]
-    ) -> list[Entry]:
-        """Take in what Redis delivered and return the entries that were not in hand before."""
+    def admit(self, tp: TP, delivered: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Entry]:
+        """Take in what Redis delivered, and return what was not in hand before.
+
+        `delivered` has the id of each entry, and its fields and values as one list.
+        """
         partition = self._partitions.get(tp)
         if partition is None or partition.closing:
             return []
-        admitted = []
+        admitted: list[Entry] = []
         unsettled, unacknowledged = partition.unsettled, partition.unacknowledged
-        epoch = partition.epoch
-        for entry_id, fields in delivered:
-            if entry_id in unsettled or entry_id in unacknowledged:
+        bundles, epoch = partition.bundles, partition.epoch
+        for stream_id, fields in delivered:
+            if stream_id in unsettled or stream_id in unacknowledged or stream_id in bundles:
                 continue
-            entry = unsettled[entry_id] = Entry(tp, entry_id, fields, epoch)
-            admitted.append(entry)
+            messages = as_messages(stream_id, fields)
+            if len(messages) > 1:
+                before = partition.recalled.pop(stream_id, frozenset())
+                left = [message for message in messages if place_of(message[0]) not in before]
+                bundles[stream_id] = _Bundle(len(messages), set(before) if left else set())
+                messages = left or messages
+            for entry_id, of_entry in messages:
+                entry = unsettled[entry_id] = Entry(tp, entry_id, of_entry, epoch)
+                admitted.append(entry)
         return admitted
+
+    def recall(self, tp: TP, settled: Mapping[bytes, frozenset[bytes]]) -> None:
+        """Leave out what was settled of bundles before this term: by id, the places in them."""
+        if partition := self._partitions.get(tp):
+            partition.recalled.update(settled)
 
     def holds(self, entry: Entry) -> bool:
         """Whether `entry` is (still) this worker's."""
@@ -132,8 +159,9 @@ class Ledger:
     def settle(self, entries: Iterable[Entry]) -> dict[TP, list[bytes]]:
         """Mark `entries` as done with and return the ids to acknowledge, by partition.
 
-        What is not in hand (settled before, or of an earlier term) is passed over: whoever
-        owns the partition now goes through it again and finds its effects in place.
+        That of a bundle comes with the last of its entries. What is not in hand (settled before,
+        or of an earlier term) is passed over: whoever owns the partition now goes through it again
+        and finds its effects in place.
         """
         by_term: dict[int, list[bytes]] = {}
         for entry in entries:
@@ -143,14 +171,13 @@ class Ledger:
             partition = self._terms.get(epoch)
             if partition is None:
                 continue
+            before = len(partition.unsettled)
             take = partition.unsettled.pop
             if ids := [entry_id for entry_id in of_term if take(entry_id, None) is not None]:
-                partition.unacknowledged.update(ids)
-                settled[partition.tp] = ids
-        for tp, ids in settled.items():
-            before = len(self._partitions[tp].unsettled) + len(ids)
-            if before > self._most_before_a_read(tp) and self.has_room(tp):
-                self._on_room()
+                settled[partition.tp] = complete = _complete(partition, ids)
+                partition.unacknowledged.update(complete)
+                if before > self._most_before_a_read(partition.tp) and self.has_room(partition.tp):
+                    self._on_room()
         if settled:
             self._changed.set()
         return settled
@@ -166,17 +193,44 @@ class Ledger:
         lost = [
             entry_id
             for entry_id in ids
-            if entry_id not in partition.unsettled and entry_id not in partition.unacknowledged
+            if entry_id not in partition.unsettled
+            and entry_id not in partition.bundles
+            and entry_id not in partition.unacknowledged
         ]
         partition.unacknowledged.update(lost)
         return lost
 
-    def acknowledged(self, tp: TP, ids: Iterable[bytes]) -> None:
+    def acknowledged(self, tp: TP, ids: Sequence[bytes]) -> None:
         """Note that Redis no longer holds `ids` as pending."""
         partition = self._partitions.get(tp)
         if partition is not None:
             partition.unacknowledged.difference_update(ids)
+            if partition.bundles:
+                for stream_id in ids:
+                    partition.bundles.pop(stream_id, None)
             self._changed.set()
+
+    def size(self, tp: TP, stream_id: bytes) -> int:
+        """How many came in an entry of Redis' that is not acknowledged."""
+        partition = self._partitions.get(tp)
+        bundle = partition.bundles.get(stream_id) if partition else None
+        return bundle.size if bundle else 1
+
+    def is_in_hand(self, tp: TP, stream_id: bytes) -> bool:
+        """Whether Redis may hold the bundle `stream_id` as pending for this worker."""
+        partition = self._partitions.get(tp)
+        return partition is not None and stream_id in partition.bundles
+
+    def partly_settled(self, tp: TP) -> dict[bytes, set[bytes]]:
+        """What is settled of bundles of which not all is: by id, the places in them."""
+        partition = self._partitions.get(tp)
+        if partition is None:
+            return {}
+        return {
+            stream_id: bundle.settled
+            for stream_id, bundle in partition.bundles.items()
+            if 0 < len(bundle.settled) < bundle.size
+        }
 
     def hold(self, topic: str) -> None:
         """Have little of `topic` in hand: its agent takes nothing for a while, and says when."""
@@ -231,3 +285,18 @@ class Ledger:
                 return
             self._changed.clear()
             await self._changed.wait()
+
+
+def _complete(partition: _Partition, ids: list[bytes]) -> list[bytes]:
+    """Return the ids that Redis knows of what is settled with `ids`, as far as all of it is."""
+    if not partition.bundles:
+        return ids
+    complete = []
+    for entry_id in ids:
+        stream_id = stream_id_of(entry_id)
+        if bundle := partition.bundles.get(stream_id):
+            bundle.settled.add(place_of(entry_id))
+            if len(bundle.settled) < bundle.size:
+                continue
+        complete.append(stream_id)
+    return complete

@@ -39,6 +39,8 @@ class StreamConfig:
     #: Give agents lists of :class:`Entry`, all of one partition, in place of one message each.
     batch: bool = False
     settle: Settle = Settle.FAUST
+    #: Messages that are sent together may share an entry, so many of them at most.
+    bundle_max: int = 1
     #: Of a stream that somebody else writes: how long entries that another consumer name holds
     #: must be idle before they are claimed.
     claim_idle_ms: int = 60_000
@@ -48,6 +50,10 @@ class StreamConfig:
             raise ValueError(f"start_id: {self.start_id!r} is not '$', '0' or an entry id")
         if self.settle is Settle.EXPLICIT and not self.batch:
             raise ValueError("settle: only an agent that is given entries can settle them")
+        if self.bundle_max > 1 and (self.external_key is not None or not self.batch):
+            raise ValueError(
+                "bundle_max: only for a topic of ours, to an agent that is given entries"
+            )
 
     def topic(self) -> Mapping[str, Any]:
         """Return the ``config`` argument for :meth:`faust.App.topic`."""

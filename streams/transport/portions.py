@@ -36,8 +36,6 @@ class Portion:
     names: list[bytes]
     #: By partition: the values of its entries, one behind the other.
     _values: dict[int, list[bytes]] = field(default_factory=dict)
-    #: By partition: where its entries stood among those of the portion.
-    _places: dict[int, list[int]] = field(default_factory=dict)
     size: int = 0
     length: int = 0
 
@@ -45,24 +43,17 @@ class Portion:
         """Add an entry."""
         if partition in self._values:
             self._values[partition] += values
-            self._places[partition].append(self.size)
         else:
             self._values[partition] = values
-            self._places[partition] = [self.size]
         self.size += 1
 
     def arguments(self) -> list[bytes | int]:
         """Return what the script is given of them."""
         arguments: list[bytes | int] = [len(self.names), *self.names]
         for partition, values in self._values.items():
-            arguments += (partition + 1, len(self._places[partition]))
+            arguments += (partition + 1, len(values) // len(self.names))
             arguments += values
         return arguments
-
-    def in_order(self, ids: Sequence[bytes]) -> list[bytes]:
-        """Return the ids that the script gave the entries, in the order they were added in."""
-        places = [place for of_partition in self._places.values() for place in of_partition]
-        return [entry_id for _, entry_id in sorted(zip(places, ids, strict=True))]
 
 
 def portions(records: Sequence[Record], *, partition: Callable[[Record], int]) -> Iterator[Portion]:

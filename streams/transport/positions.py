@@ -153,6 +153,10 @@ class Positions:
         """The key of the position of `stream`."""
         return self._layout.name(f"position:{stream.tp.topic}")
 
+    def counts_key(self, stream: Stream) -> bytes:
+        """The key of what is counted of the topic of `stream`, whose entries hold several."""
+        return self._layout.counts_key(stream.tp.topic)
+
     def _of(self, stream: Stream) -> ReadSoFar:
         return self._known.setdefault(stream.key, ReadSoFar())
 

@@ -11,7 +11,8 @@ only the caller knows whether twice is harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
@@ -26,6 +27,7 @@ from faust.types.tuples import RecordMetadata
 from mode import Seconds
 from redis.commands.core import AsyncScript
 
+from .bundles import bundles
 from .connection import connect
 from .entry import encode_fields
 from .errors import NotOwnedError, TransportError, UnsupportedError, broker_errors, translate
@@ -33,7 +35,7 @@ from .fleet import Holding
 from .layout import StreamLayout, partition_of
 from .lua import script
 from .options import CONFIG_KEY, StreamConfig, TransportOptions
-from .portions import Portion, Record, portions
+from .portions import Record, portions
 from .registry import TopicRegistry
 
 __all__ = ["Producer", "Record"]
@@ -89,19 +91,16 @@ class Producer(FaustProducer):
             await self._client.aclose()
             self._client = None
             self.__dict__.pop("_append", None)
+            self.__dict__.pop("_append_bundles", None)
 
-    async def send_many(self, topic: str, records: Sequence[Record]) -> list[bytes]:
-        """Send `records` and return their entry ids, in order.
+    async def send_many(self, topics: Sequence[str], records: Sequence[Record]) -> None:
+        """Send `records` to each of `topics`, all of which have the same number of partitions.
 
         Raises:
-            TransportError: some of them may be in the stream, and some not.
+            TransportError: some of them may be in the streams, and some not.
+            ValueError: the topics differ.
         """
-        await self._registry.look_up(topic)
-        ids: list[bytes] = []
-        for portion in self._portions(topic, records):
-            answer = await self._append_portion(topic, portion, partition=b"", token=b"")
-            ids += portion.in_order(answer)
-        return ids
+        await self._send(topics, records, None)
 
     async def send_while(self, holding: Holding, topic: str, records: Sequence[Record]) -> None:
         """Send `records`, but nothing in the name of a worker that reads the partition no more.
@@ -113,40 +112,47 @@ class Producer(FaustProducer):
             NotOwnedError: another worker reads it; some of them may have been sent before.
             TransportError: some of them may be in the stream, and some not.
         """
-        await self._registry.look_up(topic)
-        for portion in self._portions(topic, records):
-            answer = await self._append_portion(
-                topic,
-                portion,
-                owners_key=holding.owners_key,
-                partition=holding.partition,
-                token=holding.token,
-            )
-            if answer is None:
-                raise NotOwnedError(f"{holding.partition.decode()} is another worker's")
+        if not await self._send([topic], records, holding):
+            raise NotOwnedError(f"{holding.partition.decode()} is another worker's")
 
-    def _portions(self, topic: str, records: Sequence[Record]) -> Iterator[Portion]:
-        return portions(records, partition=partial(self._partition, topic))
-
-    async def _append_portion(
-        self,
-        topic: str,
-        portion: Portion,
-        *,
-        partition: bytes,
-        token: bytes,
-        owners_key: bytes | None = None,
-    ) -> Any:
-        keys = [stream.key for stream in self._layout.streams(topic)]
-        with broker_errors("append"):
-            return await self._append(
-                keys=[owners_key or keys[0], *keys],
-                args=[partition, token, *portion.arguments()],
-            )
+    async def _send(
+        self, topics: Sequence[str], records: Sequence[Record], holding: Holding | None
+    ) -> bool:
+        for topic in topics:
+            await self._registry.look_up(topic)
+        streams = [self._layout.streams(topic) for topic in topics]
+        if len({len(of_topic) for of_topic in streams}) != 1:
+            raise ValueError(f"not of the same number of partitions: {', '.join(topics)}")
+        bundle_max = streams[0][0].config.bundle_max
+        if bundle_max > 1 and len(topics) > 1:
+            raise ValueError("messages that share entries go to one topic")
+        keys = [stream.key for of_topic in streams for stream in of_topic]
+        if holding is None:
+            owner, fence = keys[0], (b"", b"")
+        else:
+            owner, fence = holding.owners_key, (holding.partition, holding.token)
+        partition = partial(self._partition, topics[0])
+        if bundle_max > 1:
+            counts = self._layout.counts_key(topics[0])
+            for arguments in bundles(records, partition=partition, bundle_max=bundle_max):
+                with broker_errors("append_bundles"):
+                    if not await self._append_bundles([owner, counts, *keys], [*fence, *arguments]):
+                        return False
+            return True
+        for portion in portions(records, partition=partition):
+            arguments = [*fence, len(topics), *portion.arguments()]
+            with broker_errors("append"):
+                if not await self._append([owner, *keys], arguments):
+                    return False
+        return True
 
     @cached_property
     def _append(self) -> AsyncScript:
         return self.client.register_script(script("append"))
+
+    @cached_property
+    def _append_bundles(self) -> AsyncScript:
+        return self.client.register_script(script("append_bundles"))
 
     def _xadd(self, tp: TP, record: Record) -> tuple[bytes | str, ...]:
         fields = encode_fields(record.key, record.value, record.headers)
@@ -220,12 +226,16 @@ class Producer(FaustProducer):
                 pipeline = self.client.pipeline(transaction=False)
                 for waiting in batch:
                     pipeline.execute_command(*waiting.command)
+                for tp, sent in Counter(waiting.tp for waiting in batch).items():
+                    if self._layout.stream(tp).config.bundle_max > 1:
+                        counts = self._layout.counts_key(tp.topic)
+                        pipeline.hincrby(counts, f"added:{tp.partition}", sent)
                 try:
                     with broker_errors("XADD"):
                         answers = await pipeline.execute(raise_on_error=False)
                 except TransportError as exc:
                     answers = [exc] * len(batch)
-                for waiting, answer in zip(batch, answers, strict=True):
+                for waiting, answer in zip(batch, answers, strict=False):
                     _resolve(waiting, answer)
                 await self._let_replies_expire(batch)
         finally:

@@ -13,7 +13,7 @@ the pending entries are read again after each failure, and now and then without 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
 import redis.asyncio
@@ -27,6 +27,7 @@ from .layout import Stream, StreamLayout
 from .ledger import Ledger
 from .lua import script
 from .options import TransportOptions
+from .parts import Parts
 from .positions import CONSUMER, Positions
 
 __all__ = ["Reader"]
@@ -52,6 +53,7 @@ class Reader:
         register: is told of each new connection, before anything is read over it.
         lose: is told the ids of entries that were trimmed while they were pending.
         positions: counts what is read of streams that others trim.
+        parts: knows what is done with of entries that hold several messages.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Reader:
         deliver: Deliver,
         lose: Lose,
         positions: Positions,
+        parts: Parts,
         may_read: Callable[[], bool],
         register: Callable[[int], Awaitable[None]],
     ) -> None:
@@ -78,6 +81,7 @@ class Reader:
         self._deliver = deliver
         self._lose = lose
         self._positions = positions
+        self._parts = parts
         self._connection = ReaderConnection(client, timeout_s=options.timeout_s)
         #: Whether the fleet knows the connection.
         self._registered = False
@@ -223,12 +227,17 @@ class Reader:
             await self._read_new(readable, block_ms=self._options.block_ms)
 
     async def _read_pending(self, streams: list[Stream]) -> None:
+        await self._parts.recall(streams)
+        streams = [stream for stream in streams if stream.tp in self._pending_after]
+        if not streams:
+            return  # given up meanwhile
         after = [self._pending_after[stream.tp] for stream in streams]
         by_key = await self._xreadgroup(streams, after, block_ms=None)
         for stream in streams:
             records = by_key.get(stream.key, [])
             if not records:
                 self._pending_after.pop(stream.tp, None)
+                await self._parts.clear(stream)
                 continue
             if stream.tp in self._pending_after:  # it may have been given up meanwhile
                 self._pending_after[stream.tp] = records[-1][0]
@@ -238,6 +247,7 @@ class Reader:
             await self._hand_on(stream, records)
 
     async def _read_new(self, streams: list[Stream], *, block_ms: int | None) -> None:
+        count = self._count(streams)
         self._blocked = block_ms is not None
         try:
             by_key = await self._xreadgroup(streams, [b">"] * len(streams), block_ms=block_ms)
@@ -245,7 +255,7 @@ class Reader:
             self._blocked = False
         for stream in streams:
             came = by_key.get(stream.key, [])
-            full = len(came) >= self._options.fetch_count
+            full = len(came) >= count
             if came:
                 self._positions.advance(stream, came[-1][0], len(came), full=full)
             if full and not stream.is_ours:
@@ -261,7 +271,7 @@ class Reader:
     ) -> None:
         entries = self._ledger.admit(
             stream.tp,
-            ((entry_id, _as_mapping(fields)) for entry_id, fields in records if fields is not None),
+            ((entry_id, fields) for entry_id, fields in records if fields is not None),
         )
         if entries:
             await self._deliver(stream.tp, entries)
@@ -286,7 +296,7 @@ class Reader:
                 self._group,
                 CONSUMER,
                 b"COUNT",
-                self._options.fetch_count,
+                self._count(streams),
                 *block,
                 b"STREAMS",
                 *(stream.key for stream in streams),
@@ -298,12 +308,13 @@ class Reader:
             self._read_over.set()
         return dict(answer or ())
 
+    def _count(self, streams: list[Stream]) -> int:
+        """How many entries of each stream to ask for: so few that what is in them fits."""
+        bundle_max = max(stream.config.bundle_max for stream in streams)
+        return max(self._options.fetch_count // bundle_max, 1)
+
     async def close(self) -> None:
         """Hang up."""
         if self._unblocking is not None:
             self._unblocking.cancel()
         await self._connection.close()
-
-
-def _as_mapping(fields: list[bytes]) -> Mapping[bytes, bytes]:
-    return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -24,13 +24,13 @@ stream ``tag``, as one line for ``ACL SETUSER``::
 
     resetkeys ~{tag}:* ~tag resetchannels
     -@all +client|id +client|setname +client|setinfo +client|unblock +client|kill +info
-    +xadd +xreadgroup +xack +xtrim +xpending +xclaim +xrange
+    +xadd +xreadgroup +xack +xtrim +xpending +xclaim +xrange +xlen
     +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|delconsumer
     +hget +hmget +hset +hsetnx +hdel +hexists +hincrby +hgetall
     +evalsha +script|load +script|exists
 
 In a cluster also ``+cluster|slots``; with a database number ``+select``; for Faust's replies
-``+expire +del``; to look at the figures ``+multi +exec +hvals +xlen``. The user that Sentinels are
+``+expire +del``; to look at the figures ``+multi +exec +hvals``. The user that Sentinels are
 asked as needs ``+sentinel|get-master-addr-by-name`` there, beside the
 ``+client|setname +client|setinfo`` that redis-py begins each connection with.
 """

@@ -98,8 +98,13 @@ def left_behind(ground: Ground) -> list[str]:
                     for consumer in client.xinfo_consumers(key, group["name"])
                     if group["name"] == GROUP.encode()
                 )
-        for pattern in ("fleet:*", "retries:*"):
+        for pattern in ("fleet:*", "retries:*", "parts:*"):
             found.extend(key.decode() for key in sorted(client.keys(PREFIX + pattern)))
+        counts = client.hgetall(f"{PREFIX}counts:capsules")
+        for name, added in sorted(counts.items()):
+            partition = name.partition(b"added:")[2]
+            if partition and counts[b"done:" + partition] != added:
+                found.append(f"capsules:{partition.decode()}: counted as not done")
     return found
 
 

@@ -44,14 +44,16 @@ def _statement_on(table: str) -> Callable[..., bool]:
 
 
 def _sent_to(topic: str) -> Callable[..., bool]:
-    return lambda _self, to, records, *_: bool(records) and to.startswith(topic)
+    return lambda _self, to, records, *_: bool(records) and to[0].startswith(topic)
 
 
 def _settled_of(topic: str) -> Callable[..., bool]:
     return lambda self, *_: any(tp.topic.startswith(topic) for tp in self._settled)
 
 
-async def _first_half(real: Callable[..., Awaitable[Any]], self: Any, to: str, records: Any) -> Any:
+async def _first_half(
+    real: Callable[..., Awaitable[Any]], self: Any, to: list[str], records: Any
+) -> Any:
     return await real(self, to, records[: (len(records) + 1) // 2])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from jsonschema import Draft7Validator
 
 from config.embedded import EphemeralServers
+from streams.transport.bundles import messages_of
 from tests.event_log import generate
 from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver
 from tests.worker_process import WorkerProcess, eventually
@@ -33,10 +34,15 @@ def printed(ground: Ground, directory: Path, **settings: str) -> dict[str, Any]:
 
 
 def entries(ground: Ground, topic: str) -> list[Mapping[bytes, bytes]]:
-    """The fields of all entries that stand in a topic."""
+    """The fields of all messages that stand in a topic."""
     with ground.redis() as client:
         keys = client.keys(f"{PREFIX}{topic}:*")
-        return [fields for key in keys for _, fields in client.xrange(key)]
+        return [
+            fields
+            for key in keys
+            for entry_id, of_entry in client.xrange(key)
+            for _, fields in messages_of(entry_id, of_entry)
+        ]
 
 
 def headers(fields: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from streams.events import CapsuleEvent, EntryId, read_event
+from streams.transport.bundles import as_messages
 from tests.command_line import run_command
 from tests.event_log import generate
 from tests.faults.scene import FaultyReceiver
@@ -59,7 +60,9 @@ class Traffic:
     def __init__(self) -> None:
         #: By topic: key and id of each.
         self.acknowledged: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        #: By topic: the fields of each entry.
+        #: By topic: how many messages each entry holds.
+        self.held: dict[str, list[int]] = defaultdict(list)
+        #: By topic: the fields of each message.
         self.written: dict[str, list[dict[str, bytes]]] = defaultdict(list)
 
     @contextmanager
@@ -85,9 +88,12 @@ class Traffic:
             self.acknowledged[topic_of(key)] |= {(key, entry_id) for entry_id in words[3:]}
         elif name == "XADD" and key.startswith(PREFIX):
             raw = [word.encode().decode("unicode_escape").encode("latin-1") for word in words[3:]]
-            fields = dict(zip((name.decode() for name in raw[::2]), raw[1::2], strict=True))
-            if fields.get("h:source-id") != STRAY:
-                self.written[topic_of(key)].append(fields)
+            messages = as_messages(b"", raw)
+            self.held[topic_of(key)].append(len(messages))
+            for _, message in messages:
+                fields = {name.decode(): value for name, value in message.items()}
+                if fields.get("h:source-id") != STRAY:
+                    self.written[topic_of(key)].append(fields)
 
 
 class Rows:
@@ -138,6 +144,10 @@ def edges_of(traffic: Traffic, rows: Rows, received: Mapping[str, int]) -> Count
     for topic, acknowledged in traffic.acknowledged.items():
         reader = READERS.get(topic) or topic.replace("hooks.", "hook.")
         found[topic, reader] += len(acknowledged)
+        if held := traffic.held.get(topic):
+            # Each entry once, and so are the messages in it.
+            assert len(acknowledged) == len(held)
+            found[topic, reader] = sum(held)
     payloads: dict[str, bytes] = {}
     for fields in traffic.written["capsules"]:
         found["route", "capsules"] += 1

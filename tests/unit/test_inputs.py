@@ -49,7 +49,7 @@ class Reads:
         return {*CAPSULES, HOOKS}
 
     def have(self, tp: TP, count: int) -> None:
-        self.ledger.admit(tp, [(b"%d-0" % n, {}) for n in range(count)])
+        self.ledger.admit(tp, [(b"%d-0" % n, []) for n in range(count)])
 
 
 def watched(lanes: dict[str, int]) -> tuple[Inputs, Meter, Any]:

@@ -13,6 +13,7 @@ from streams.transport import StreamConfig, StreamLayout, TransportOptions
 from streams.transport.acknowledger import Acknowledger
 from streams.transport.connection import connect
 from streams.transport.ledger import Ledger
+from streams.transport.parts import Parts
 from streams.transport.positions import Positions
 from streams.transport.recorder import LossRecorder
 
@@ -41,7 +42,13 @@ async def acknowledger(lab: Lab, ledger: Ledger) -> AsyncIterator[Acknowledger]:
         client, layout, LossRecorder(None), group=lab.app_id, check_interval_s=1.0, journal=None
     )
     acknowledger = Acknowledger(
-        client, layout, ledger, group=lab.app_id, options=options, positions=positions
+        client,
+        layout,
+        ledger,
+        group=lab.app_id,
+        options=options,
+        positions=positions,
+        parts=Parts(client, layout, ledger),
     )
     running = asyncio.create_task(acknowledger.run())
     yield acknowledger
@@ -56,7 +63,7 @@ async def deliver(lab: Lab, ledger: Ledger, tp: TP, count: int) -> None:
     if not await lab.redis.exists(key):
         await lab.redis.xgroup_create(key, lab.app_id, id="0", mkstream=True)
     ids = await lab.add_and_lose(key, *[b"v"] * count)
-    assert len(ledger.admit(tp, [(entry_id, {}) for entry_id in ids])) == count
+    assert len(ledger.admit(tp, [(entry_id, []) for entry_id in ids])) == count
 
 
 async def test_a_group_that_is_gone_costs_no_other_an_acknowledgement(

@@ -40,7 +40,7 @@ async def test_what_is_appended_is_what_any_other_sending_appends(lab: Lab) -> N
     await lab.start(app)
     keyed = [Record(b"\0\xff%d" % n, b"k%d" % n, {"h": b"%d" % n}) for n in range(1_200)]
     odd = [Record(None, b"a"), Record(b"", b"b"), Record(b"x" * 2_000_000, b"c")]
-    await app.redis_producer.send_many("t", keyed + odd)
+    await app.redis_producer.send_many(["t"], keyed + odd)
     await eventually(lambda: sum(map(len, received.items)) == 1_203, what="the first")
     (tp, *_) = app.redis_consumer.assignment()
     await app.redis_producer.send_while(app.redis_consumer.holding(tp), "t", keyed + odd)

@@ -97,7 +97,7 @@ async def test_an_unknown_topic_is_refused(lab: Lab, app: LabApp) -> None:
     with pytest.raises(UnknownTopicError):
         await app.producer.send_and_wait("nowhere", None, b"v", None, None, None)
     with pytest.raises(UnknownTopicError):
-        await app.redis_producer.send_many("nowhere", [Record(b"v")])
+        await app.redis_producer.send_many(["nowhere"], [Record(b"v")])
     assert await lab.redis.keys(lab.name("nowhere*")) == []
 
 

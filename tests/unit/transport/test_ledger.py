@@ -68,7 +68,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if tp in self.partitions:
             self.closing.add(tp)
         assert not self.ledger.is_open(tp)
-        assert self.ledger.admit(tp, [(b"1-1", {})]) == []
+        assert self.ledger.admit(tp, [(b"1-1", [])]) == []
 
     @rule(data=st.data())
     def work(self, data: Any) -> None:
@@ -89,7 +89,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         ids = [b"%d-0" % next(self.ids) for _ in range(size)]
         self.pending[tp].update(ids)
-        admitted = self.ledger.admit(tp, [(entry_id, {b"v": entry_id}) for entry_id in ids])
+        admitted = self.ledger.admit(tp, [(entry_id, [b"v", entry_id]) for entry_id in ids])
         assert [entry.id for entry in admitted] == ids
         assert all(entry.tp == tp for entry in admitted)
         self.in_hand[tp] |= {entry.id: entry for entry in admitted}
@@ -103,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
         known = self.in_hand[tp].keys() | self.unsent[tp]
         fresh = [entry_id for entry_id in order if entry_id not in known][:size]
         shown = [entry_id for entry_id in order if entry_id in known or entry_id in fresh]
-        admitted = self.ledger.admit(tp, [(entry_id, {}) for entry_id in shown])
+        admitted = self.ledger.admit(tp, [(entry_id, []) for entry_id in shown])
         assert [entry.id for entry in admitted] == fresh
         self.in_hand[tp] |= {entry.id: entry for entry in admitted}
 
@@ -172,7 +172,7 @@ TestLedger.settings = settings(max_examples=150, stateful_step_count=40, deadlin
 
 def test_a_partition_that_is_not_ours_takes_nothing_in() -> None:
     ledger = Ledger(capacity=4, read_size=2, on_room=lambda: None)
-    assert ledger.admit(PARTITIONS[0], [(b"1-0", {})]) == []
+    assert ledger.admit(PARTITIONS[0], [(b"1-0", [])]) == []
     assert not ledger.has_room(PARTITIONS[0])
 
 
@@ -180,7 +180,7 @@ async def test_waiting_for_the_end_waits_for_the_work_and_its_acknowledgement() 
     tp = PARTITIONS[0]
     ledger = Ledger(capacity=4, read_size=2, on_room=lambda: None)
     ledger.open(tp)
-    first, second = ledger.admit(tp, [(b"1-0", {}), (b"2-0", {})])
+    first, second = ledger.admit(tp, [(b"1-0", []), (b"2-0", [])])
     ledger.begin_closing(tp)
     await ledger.wait_finished(tp, everything=False)  # nothing was begun
     waiting = asyncio.create_task(ledger.wait_finished(tp, everything=True))
@@ -197,7 +197,7 @@ async def test_work_that_fails_is_over_as_well() -> None:
     tp = PARTITIONS[0]
     ledger = Ledger(capacity=4, read_size=2, on_room=lambda: None)
     ledger.open(tp)
-    entries = ledger.admit(tp, [(b"1-0", {})])
+    entries = ledger.admit(tp, [(b"1-0", [])])
     with pytest.raises(RuntimeError), ledger.working(entries):
         raise RuntimeError
     await asyncio.wait_for(ledger.wait_finished(tp, everything=False), 5)
@@ -209,10 +209,10 @@ def test_of_a_topic_that_is_held_only_a_little_is_in_hand() -> None:
     tp, other = TP("held", 0), TP("other", 0)
     for partition in (tp, other):
         ledger.open(partition)
-        ledger.admit(partition, [(b"%d-0" % n, {}) for n in range(60)])
+        ledger.admit(partition, [(b"%d-0" % n, []) for n in range(60)])
     ledger.hold("held")
     assert (ledger.has_room(tp), ledger.has_room(other)) == (False, True)
-    ledger.settle(ledger.admit(tp, [(b"%d-0" % n, {}) for n in range(60, 70)]))
+    ledger.settle(ledger.admit(tp, [(b"%d-0" % n, []) for n in range(60, 70)]))
     assert not woken
     ledger.let_go("held")
     assert (ledger.has_room(tp), len(woken)) == (True, 1)

@@ -1,4 +1,4 @@
-"""Messages are sent in portions, each partition's in order, and the ids come back in place."""
+"""Messages are sent in portions, each partition's in order."""
 
 from __future__ import annotations
 
@@ -38,14 +38,10 @@ def unpacked(portion: Portion) -> list[tuple[int, dict[bytes, bytes]]]:
 
 
 @given(records=RECORDS)
-def test_each_partition_keeps_its_order_and_each_id_its_place(records: list[Record]) -> None:
+def test_each_partition_keeps_its_order(records: list[Record]) -> None:
     sent: list[tuple[int, dict[bytes, bytes]]] = []
-    places: list[tuple[int, dict[bytes, bytes]]] = []
     for portion in portions(records, partition=lambda record: record.partition or 0):
-        appended = unpacked(portion)
-        sent += appended
-        numbers = portion.in_order([b"%d" % n for n in range(len(appended))])
-        places += [appended[int(number)] for number in numbers]
+        sent += unpacked(portion)
     wanted = [
         (
             record.partition,
@@ -54,7 +50,7 @@ def test_each_partition_keeps_its_order_and_each_id_its_place(records: list[Reco
         )
         for record in records
     ]
-    assert places == wanted
+    assert len(sent) == len(wanted)
     for partition in range(4):
         of_partition = [fields for where, fields in wanted if where == partition]
         assert [fields for where, fields in sent if where == partition] == of_partition

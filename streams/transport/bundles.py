@@ -1,0 +1,130 @@
+"""Several messages in one entry of a stream of ours: a bundle.
+
+What Redis and a worker spend on an entry (to append it, deliver it, keep it as pending,
+acknowledge and trim it) they spend once for a whole bundle.
+
+====== ====================================================================
+field  holds
+====== ====================================================================
+``n``  how many messages
+``b``  these, in MessagePack: a list of maps, of each message its fields
+====== ====================================================================
+
+A message of a bundle has an id of its own: that of the entry, a slash, and its place. Where only
+one is sent it is an entry like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from msgspec import DecodeError
+from msgspec.msgpack import Decoder, Encoder
+
+from .entry import message_fields
+from .portions import Record
+
+__all__ = [
+    "as_messages",
+    "bundle_fields",
+    "bundles",
+    "messages_of",
+    "place_of",
+    "stream_id_of",
+]
+
+COUNT_FIELD: Final = b"n"
+BUNDLE_FIELD: Final = b"b"
+
+#: Messages of one call, their size, and that of one entry, at most.
+_CALL_MESSAGES_MAX: Final = 1_000
+_CALL_BYTES_MAX: Final = 1024 * 1024
+_BUNDLE_BYTES_MAX: Final = 64 * 1024
+
+Message = tuple[bytes, Mapping[bytes, bytes]]
+
+_encode: Final = Encoder().encode
+_decode: Final = Decoder(list[dict[bytes, bytes]]).decode
+
+
+def bundles(
+    records: Iterable[Record], *, partition: Callable[[Record], int], bundle_max: int
+) -> Iterator[list[bytes | int]]:
+    """Give the arguments of ``append_bundles.lua``, one call after the other.
+
+    Each partition keeps the order of `records`. No call is for very much, so that none holds up
+    the server, and no entry is.
+
+    Raises:
+        TypeError: for what Redis takes no bytes for.
+    """
+    arguments: list[bytes | int] = []
+    gathered: dict[int, list[dict[bytes, bytes]]] = {}
+    sizes: dict[int, int] = {}
+    count = size = 0
+    for record in records:
+        number = partition(record)
+        messages = gathered.setdefault(number, [])
+        messages.append(message_fields(record.key, record.value, record.headers))
+        length = len(record.value or b"")
+        of_bundle = sizes[number] = sizes.get(number, 0) + length
+        count, size = count + 1, size + length
+        if len(messages) >= bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
+            arguments += _entry(number, gathered.pop(number))
+            del sizes[number]
+        if count >= _CALL_MESSAGES_MAX or size >= _CALL_BYTES_MAX:
+            yield _with_rest(arguments, gathered)
+            arguments, gathered, sizes, count, size = [], {}, {}, 0, 0
+    if count:
+        yield _with_rest(arguments, gathered)
+
+
+def _with_rest(
+    arguments: list[bytes | int], gathered: Mapping[int, Sequence[Mapping[bytes, bytes]]]
+) -> list[bytes | int]:
+    for number, messages in gathered.items():
+        arguments += _entry(number, messages)
+    return arguments
+
+
+def _entry(number: int, messages: Sequence[Mapping[bytes, bytes]]) -> list[bytes | int]:
+    fields = bundle_fields(messages)
+    return [number, len(messages), len(fields), *fields]
+
+
+def bundle_fields(messages: Sequence[Mapping[bytes, bytes]]) -> list[bytes]:
+    """Return the arguments of an XADD for `messages`, each of which is given by its fields."""
+    if len(messages) == 1:
+        return [item for pair in messages[0].items() for item in pair]
+    return [COUNT_FIELD, b"%d" % len(messages), BUNDLE_FIELD, _encode(messages)]
+
+
+def as_messages(entry_id: bytes, fields: Sequence[bytes]) -> Sequence[Message]:
+    """Return the messages of an entry, each with its id and its fields.
+
+    What looks like a bundle and is none is one message, for its agent to judge.
+    """
+    if len(fields) == 4 and fields[0] == COUNT_FIELD and fields[2] == BUNDLE_FIELD:
+        try:
+            messages = _decode(fields[3])
+        except DecodeError:
+            messages = []
+        if len(messages) > 1:
+            return [(b"%b/%d" % (entry_id, n), message) for n, message in enumerate(messages)]
+    return ((entry_id, dict(zip(fields[::2], fields[1::2], strict=True))),)
+
+
+def messages_of(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Sequence[Message]:
+    """Return the same of an entry whose fields are a mapping."""
+    return as_messages(entry_id, [item for pair in fields.items() for item in pair])
+
+
+def stream_id_of(message_id: bytes) -> bytes:
+    """Return the id of the entry in the stream that a message is in."""
+    return message_id.partition(b"/")[0]
+
+
+def place_of(message_id: bytes) -> bytes:
+    """Return the place of a message in its bundle."""
+    return message_id.partition(b"/")[2]
