@@ -40,7 +40,7 @@ BUNDLE_FIELD: Final = b"b"
 #: Messages of one call, their size, and that of one entry, at most.
 _CALL_MESSAGES_MAX: Final = 1_000
 _CALL_BYTES_MAX: Final = 1024 * 1024
-_BUNDLE_BYTES_MAX: Final = 64 * 1024
+_BUNDLE_BYTES_MAX: Final = 16 * 1024
 
 Message = tuple[bytes, Mapping[bytes, bytes]]
 

@@ -98,6 +98,8 @@ class Reader:
         #: Partitions of others' streams whose last read came back full: they may be trimmed.
         self._behind: set[TP] = set()
         self._behind_in_a_row = 0
+        #: Streams of which little was asked for, since it was asked for together with bundles.
+        self._cut_short: list[Stream] = []
         self._swept_at = 0.0
         #: Whether the reader has stopped because what is held is not safely ours.
         self.waits_to_read = False
@@ -212,11 +214,17 @@ class Reader:
         roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
         pending = [stream for stream in roomy if stream.tp in self._pending_after]
         if pending:
-            await self._read_pending(pending)
+            # Those with bundles by themselves, since of them only little can be asked for.
+            plain = [stream for stream in pending if stream.config.bundle_max == 1]
+            await self._read_pending(plain or pending)
             return
         readable = [stream for stream in roomy if stream.tp not in self._held_back]
         if not readable:
             await self._changed.wait()
+            return
+        cut_short, self._cut_short = self._cut_short, []
+        if more := [stream for stream in cut_short if stream in readable]:
+            await self._read_new(more, block_ms=None)
             return
         behind = [stream for stream in readable if stream.tp in self._behind]
         if behind and self._behind_in_a_row < _BEHIND_IN_A_ROW:
@@ -256,6 +264,8 @@ class Reader:
         for stream in streams:
             came = by_key.get(stream.key, [])
             full = len(came) >= count
+            if full and count < self._options.fetch_count and _is_plain(stream):
+                self._cut_short.append(stream)
             if came:
                 self._positions.advance(stream, came[-1][0], len(came), full=full)
             if full and not stream.is_ours:
@@ -318,3 +328,8 @@ class Reader:
         if self._unblocking is not None:
             self._unblocking.cancel()
         await self._connection.close()
+
+
+def _is_plain(stream: Stream) -> bool:
+    """Whether it is one of ours whose entries are one message each."""
+    return stream.is_ours and stream.config.bundle_max == 1

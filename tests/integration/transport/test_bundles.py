@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from streams.transport import Entry, Record, Settle, StreamConfig
 
-from .lab import Lab, LabApp
+from .lab import EXPLICIT, Lab, LabApp
 from .waiting import Received, eventually
 
 BUNDLES = StreamConfig(batch=True, settle=Settle.EXPLICIT, bundle_max=8)
@@ -154,6 +154,19 @@ async def test_reading_asks_for_no_more_than_fits(lab: Lab) -> None:
         assert len(entries) - seen <= 32
         app.redis_consumer.settle(entries[seen:])
         seen = len(entries)
+
+
+async def test_what_is_read_beside_bundles_is_read_in_large_portions(lab: Lab) -> None:
+    app = lab.app(lease_s=20, fetch_count=80, prefetch_entries=1_000)
+    app.collect(app.stream_topic("t", BUNDLES))
+    plain: Received[list[Entry]] = app.collect(app.stream_topic("plain", EXPLICIT), name="plain")
+    await lab.add(lab.key("plain"), *[b"x"] * 880)
+    await lab.redis.config_resetstat()
+    await lab.start(app)
+    await eventually(lambda: len(entries_of(plain)) == 880, what="all of it")
+    reads = (await lab.redis.info("commandstats"))["cmdstat_xreadgroup"]["calls"]
+    # 10 with the bundles' topic and 80 without, in turn; 88 if it were 10 each time.
+    assert reads < 40
 
 
 def test_only_an_agent_that_is_given_entries_can_read_several_in_one() -> None:

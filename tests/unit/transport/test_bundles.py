@@ -70,7 +70,7 @@ def test_no_call_is_for_very_much_and_no_entry_is() -> None:
     many = [Record(b"v", b"k")] * 2_500
     calls = [appended(c) for c in bundles(many, partition=lambda _: 0, bundle_max=64)]
     assert [sum(count for _, count, _ in call) for call in calls] == [1_000, 1_000, 500]
-    large = [Record(b"v" * 40_000, b"k")] * 4
+    large = [Record(b"v" * 10_000, b"k")] * 4
     [call] = [appended(c) for c in bundles(large, partition=lambda _: 0, bundle_max=64)]
     assert [count for _, count, _ in call] == [2, 2]
     huge = [Record(b"v" * 700_000, b"k")] * 3
