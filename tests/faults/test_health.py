@@ -171,6 +171,7 @@ async def test_a_stage_that_is_stuck_by_itself_is_named_and_a_reason_for_a_resta
     worker.kill()
 
 
+@pytest.mark.alone  # how soon is part of it
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 async def test_a_worker_that_is_gone_is_named_by_the_others_before_its_lease_is_over(
     ground: Ground, tmp_path: Path, end: signal.Signals
