@@ -49,10 +49,22 @@ class _Partition:
     recalled: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
     #: Settled here, but Redis may still hold them as pending: not to be taken for new.
     unacknowledged: set[bytes] = field(default_factory=set)
+    #: Acknowledged since a read of the pending entries was begun, whose answer may hold them.
+    acknowledged_meanwhile: set[bytes] | None = None
     #: Entries being worked on.
     under_work: int = 0
     #: What is under work is finished, and nothing more begun.
     closing: bool = False
+
+    def knows(self, stream_id: bytes) -> bool:
+        """Whether the entry of Redis' was delivered in this term already."""
+        meanwhile = self.acknowledged_meanwhile
+        return (
+            stream_id in self.unsettled
+            or stream_id in self.unacknowledged
+            or stream_id in self.bundles
+            or (meanwhile is not None and stream_id in meanwhile)
+        )
 
 
 class Ledger:
@@ -109,10 +121,9 @@ class Ledger:
         if partition is None or partition.closing:
             return []
         admitted: list[Entry] = []
-        unsettled, unacknowledged = partition.unsettled, partition.unacknowledged
-        bundles, epoch = partition.bundles, partition.epoch
+        unsettled, bundles, epoch = partition.unsettled, partition.bundles, partition.epoch
         for stream_id, fields in delivered:
-            if stream_id in unsettled or stream_id in unacknowledged or stream_id in bundles:
+            if partition.knows(stream_id):
                 continue
             messages = as_messages(stream_id, fields)
             if len(messages) > 1:
@@ -124,6 +135,22 @@ class Ledger:
                 entry = unsettled[entry_id] = Entry(tp, entry_id, of_entry, epoch)
                 admitted.append(entry)
         return admitted
+
+    @contextmanager
+    def reading_pending(self, tps: Iterable[TP]) -> Iterator[None]:
+        """Read what Redis holds as pending of `tps`, from the question to the last of the answer.
+
+        By the time an answer is read, or an earlier part of it is handed on, entries in it may be
+        acknowledged: they are not new for that, nor lost.
+        """
+        partitions = [self._partitions[tp] for tp in tps if tp in self._partitions]
+        for partition in partitions:
+            partition.acknowledged_meanwhile = set()
+        try:
+            yield
+        finally:
+            for partition in partitions:
+                partition.acknowledged_meanwhile = None
 
     def recall(self, tp: TP, settled: Mapping[bytes, frozenset[bytes]]) -> None:
         """Leave out what was settled of bundles before this term: by id, the places in them."""
@@ -190,13 +217,7 @@ class Ledger:
         partition = self._partitions.get(tp)
         if partition is None:
             return []
-        lost = [
-            entry_id
-            for entry_id in ids
-            if entry_id not in partition.unsettled
-            and entry_id not in partition.bundles
-            and entry_id not in partition.unacknowledged
-        ]
+        lost = [entry_id for entry_id in ids if not partition.knows(entry_id)]
         partition.unacknowledged.update(lost)
         return lost
 
@@ -205,6 +226,8 @@ class Ledger:
         partition = self._partitions.get(tp)
         if partition is not None:
             partition.unacknowledged.difference_update(ids)
+            if partition.acknowledged_meanwhile is not None:
+                partition.acknowledged_meanwhile.update(ids)
             if partition.bundles:
                 for stream_id in ids:
                     partition.bundles.pop(stream_id, None)

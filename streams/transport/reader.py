@@ -239,6 +239,10 @@ class Reader:
         streams = [stream for stream in streams if stream.tp in self._pending_after]
         if not streams:
             return  # given up meanwhile
+        with self._ledger.reading_pending(stream.tp for stream in streams):
+            await self._read_pending_of(streams)
+
+    async def _read_pending_of(self, streams: list[Stream]) -> None:
         after = [self._pending_after[stream.tp] for stream in streams]
         by_key = await self._xreadgroup(streams, after, block_ms=None)
         for stream in streams:

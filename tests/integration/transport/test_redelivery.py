@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -134,6 +136,23 @@ async def test_the_sweep_does_not_deliver_what_is_in_hand_again(lab: Lab) -> Non
     gate.set()
     await lab.settled(lab.key("u"))
     assert held.items == [b"0", b"1"]
+
+
+async def test_the_sweep_does_not_deliver_what_is_done_with_meanwhile_again(lab: Lab) -> None:
+    app = lab.app(block_ms=20, sweep_s=0.005, fetch_count=100, prefetch_entries=1_000)
+    received: Received[list[Entry]] = app.collect(app.stream_topic("t", EXPLICIT))
+    await lab.start_and_own(app)
+    # So large that the answers with what is pending take a while to come.
+    sent = [b"%d " % n + bytes(20_000) for n in range(100)]
+    for _ in range(10):
+        before = len(values(received))
+        await lab.add(lab.key("t"), *sent)
+        await eventually(lambda: len(values(received)) >= before + 100, what="the delivery")  # noqa: B023
+        for entry in [entry for batch in received.items for entry in batch][before:]:
+            app.redis_consumer.settle([entry])
+            await asyncio.sleep(0.001)
+    await lab.settled(lab.key("t"))
+    assert Counter(values(received)) == dict.fromkeys(sent, 10)
 
 
 async def test_pending_entries_that_were_trimmed_are_reported_as_lost(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,11 @@ from streams.transport.ledger import Ledger
 
 CAPACITY, READ_SIZE = 7, 3
 PARTITIONS = [TP("t", 0), TP("t", 1), TP("u", 0)]
+
+
+def _some_of(data: Any, ids: Iterable[bytes]) -> list[bytes]:
+    found = sorted(ids)
+    return data.draw(st.lists(st.sampled_from(found), unique=True)) if found else []
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -107,6 +113,20 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [entry.id for entry in admitted] == fresh
         self.in_hand[tp] |= {entry.id: entry for entry in admitted}
 
+    @rule(tp=st.sampled_from(PARTITIONS), data=st.data(), trimmed=st.booleans())
+    def acknowledge_while_pending_is_read(self, tp: TP, data: Any, trimmed: bool) -> None:
+        """What is settled between the question and the answer is neither new nor lost."""
+        asked = sorted(self.in_hand[tp].keys() | self.unsent[tp])
+        with self.ledger.reading_pending([tp]):
+            settled = _some_of(data, self.in_hand[tp])
+            self.ledger.settle([self.in_hand[tp].pop(entry_id) for entry_id in settled])
+            self.unsent[tp].update(settled)
+            self.acknowledge(tp, data)
+            if trimmed:
+                assert self.ledger.lose(tp, asked) == []
+            else:
+                assert self.ledger.admit(tp, [(entry_id, []) for entry_id in asked]) == []
+
     @rule(data=st.data())
     def settle(self, data: Any) -> None:
         everything = [entry for entries in self.in_hand.values() for entry in entries.values()]
@@ -133,10 +153,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(tp=st.sampled_from(PARTITIONS), data=st.data())
     def acknowledge(self, tp: TP, data: Any) -> None:
-        unsent = sorted(self.unsent[tp])
-        if not unsent:
-            return
-        sent = data.draw(st.lists(st.sampled_from(unsent), unique=True))
+        sent = _some_of(data, self.unsent[tp])
         self.ledger.acknowledged(tp, sent)
         self.unsent[tp] -= set(sent)
         self.pending[tp] -= set(sent)
