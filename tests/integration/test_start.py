@@ -15,7 +15,7 @@ from tests.integration.conftest import execute
 from tests.reconciliation import SOURCE, Ground
 from tests.worker_process import WorkerProcess
 
-#: A start that cannot succeed ends by itself; how soon depends on the machine, and is no matter here.
+#: A start that cannot succeed ends by itself; how soon depends on the machine.
 REFUSED_WITHIN_S = 30.0
 
 
