@@ -54,7 +54,7 @@ class BacklogWatch:
         for delivery, sent_before in before:
             # What is settled here is done with, whether or not Redis has been told.
             of_topic = {
-                tp: max(depth - consumer.ledger.unacknowledged(tp), 0)
+                tp: max(depth - consumer.ledger.uncounted(tp), 0)
                 for tp, depth in depths.items()
                 if tp.topic == delivery.topic
             }

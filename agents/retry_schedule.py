@@ -21,6 +21,7 @@ from faust.types import TP
 from streams.events import EntryId
 from streams.retry import until_done
 from streams.transport import Entry, Producer, TransportError, broker_errors
+from streams.transport.bundles import place_of, stream_id_of
 
 if TYPE_CHECKING:
     from agents.reconciler import Reconciler
@@ -97,7 +98,7 @@ class RetrySchedule:
         client, key = await self._client(), self._key(oldest.tp)
         with broker_errors("HGETALL"):
             found: dict[bytes, bytes] = await client.hgetall(key)
-        gone = [i for i in found if EntryId.parse(i) < EntryId.parse(oldest.id)]
+        gone = [i for i in found if _place(i) < _place(oldest.id)]
         if gone:
             with broker_errors("HDEL"):
                 await client.hdel(key, *gone)
@@ -140,3 +141,8 @@ class RetrySchedule:
 
     def _key(self, tp: TP) -> bytes:
         return self._reconciler.layout.name(f"retries:{tp.topic}:{tp.partition}")
+
+
+def _place(entry_id: bytes) -> tuple[EntryId, int]:
+    """Return where a message is in its stream, and in the entry that it came in."""
+    return EntryId.parse(stream_id_of(entry_id)), int(place_of(entry_id) or 0)

@@ -21,6 +21,7 @@ from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.sinks.recorded_deliveries import RecordedDeliveries
 from streams.trail import Found, Step, age_of
 from streams.transport import StreamLayout, broker_errors
+from streams.transport.bundles import place_of
 
 __all__ = ["CapsuleTrail"]
 
@@ -137,7 +138,17 @@ class CapsuleTrail:
             if EntryId.parse(about["last-delivered-id"]) < EntryId.parse(at):
                 return False
             pending: Any = await self._client.xpending_range(key, group, min=at, max=at, count=1)
-        return not pending
+        return not pending or await self._is_noted(found)
+
+    async def _is_noted(self, found: Found) -> bool:
+        """Whether it is done with, and its entry still there for other messages in it."""
+        if not (place := place_of(found.id)):
+            return False
+        with broker_errors("HGET"):
+            places: Any = await self._client.hget(
+                self._layout.parts_key(found.stream.tp).decode(), found.stream_id.decode()
+            )
+        return place in (places or b"").split(b",")
 
     async def _retry(self, watched: _Watched) -> Step | None:
         """Return the last failed attempt at a delivery, if there is a new one."""

@@ -44,7 +44,7 @@ PAYLOAD_FIELD: Final = b"payload"
 #: The field that a replay adds to it: the same number.
 REPLAY_FIELD: Final = b"replay-of"
 
-#: Events that may share an entry of ``capsules``.
+#: Events that may share an entry.
 _BUNDLE_MAX: Final = 64
 
 
@@ -74,6 +74,7 @@ class Topics:
 def make_topics(app: faust.App, settings: Settings) -> Topics:
     """Declare the topics that `settings` ask for."""
     ours = StreamConfig(batch=True, settle=Settle.EXPLICIT)
+    bundled = replace(ours, bundle_max=_BUNDLE_MAX)
     source = StreamConfig(
         external_key=settings.source_stream,
         start_id=settings.source_start_id,
@@ -93,9 +94,9 @@ def make_topics(app: faust.App, settings: Settings) -> Topics:
 
     return Topics(
         source=topic(settings.source_stream, 1, source),
-        capsules=topic("capsules", settings.partitions, replace(ours, bundle_max=_BUNDLE_MAX)),
+        capsules=topic("capsules", settings.partitions, bundled),
         hooks={
-            sink.name: topic(f"hooks.{sink.name}", settings.partitions, ours)
+            sink.name: topic(f"hooks.{sink.name}", settings.partitions, bundled)
             for sink in settings.sinks
         },
         dead_letters=topic("dead-letters", 1, ours),

@@ -148,12 +148,15 @@ class Resender:
                 return entry_id
             if int(number) > order.replays:
                 raise ReplayError(f"letter {order.letter_id} was replayed by somebody else since")
-        stream, fields, name = await self._entry(transaction, order)
+        stream, fields, name, added = await self._entry(transaction, order)
         transaction.multi()
         transaction.execute_command("XADD", stream, "*", *fields)
         about = (order.replays, name, order.letter_id, _NOTE_MAX_S)
         transaction.eval(_NOTE, 2, stream, note, *about)
-        sent, _ = await transaction.execute()
+        if added is not None:
+            counts = self._layout.counts_key(_topic(order.sink)).decode()
+            transaction.hincrby(counts, added, 1)
+        sent, *_ = await transaction.execute()
         if not order.sink:
             self._count(sent)
         log.info(
@@ -169,20 +172,24 @@ class Resender:
 
     async def _entry(
         self, client: redis.asyncio.Redis, order: Order
-    ) -> tuple[bytes, list[bytes], bytes]:
-        """Return the stream, the fields, and the name of the one that has the letter's number."""
+    ) -> tuple[bytes, list[bytes], bytes, str | None]:
+        """Return the stream, the fields, the name of the one that has the letter's number.
+
+        And, of a topic whose messages are counted, the count to add it to.
+        """
         number = str(order.letter_id).encode()
         if not order.sink:
             own = () if order.payload is None else ((PAYLOAD_FIELD, order.payload),)
             others = (pair for pair in order.fields if pair[0] not in (PAYLOAD_FIELD, REPLAY_FIELD))
             pairs = (*own, *others, (REPLAY_FIELD, number))
-            return self._source.encode(), [part for pair in pairs for part in pair], REPLAY_FIELD
+            flat = [part for pair in pairs for part in pair]
+            return self._source.encode(), flat, REPLAY_FIELD, None
         headers = {SOURCE_ID: order.origin_id.encode(), REPLAY_OF: number}
         fields = encode_fields(order.key, order.payload, headers)
         partitions = await recorded_partitions(client, self._layout, _topic(order.sink))
         where = 0 if order.key is None else partition_of(order.key, partitions)
         stream = self._layout.name(f"{_topic(order.sink)}:{where}")
-        return stream, fields, HEADER_PREFIX + REPLAY_OF.encode()
+        return stream, fields, HEADER_PREFIX + REPLAY_OF.encode(), f"added:{where}"
 
     async def _let_go(self, letter_id: int) -> None:
         """Have the note go, but not yet."""

@@ -23,7 +23,7 @@ _SCRIPT: Final = resources.files("streams.lua").joinpath("depths.lua").read_text
 async def read_depths(
     client: redis.asyncio.Redis, layout: StreamLayout, topics: Iterable[str], *, group: str
 ) -> dict[TP, int]:
-    """Return how many entries of each partition are unread or pending, at one moment.
+    """Return how many messages of each partition are unread or pending, at one moment.
 
     Raises:
         TransportError: Redis is unreachable or refuses.
@@ -34,11 +34,19 @@ async def read_depths(
     # Asked every second, by its hash: the text is sent once.
     script = client.register_script(_SCRIPT)
     with broker_errors("depths"):
-        found = await script(keys=[stream.key for stream in streams], args=[group])
+        found = await script(
+            keys=[
+                *(stream.key for stream in streams),
+                *(layout.counts_key(stream.tp.topic) for stream in streams),
+            ],
+            args=[group, *(stream.tp.partition for stream in streams)],
+        )
     return {stream.tp: _depth(*answer) for stream, answer in zip(streams, found, strict=True)}
 
 
-def _depth(length: int, pending: int, unread: int) -> int:
+def _depth(length: int, pending: int, unread: int, counted: int) -> int:
     # Where the server does not count what is unread, what was acknowledged behind something that
     # is pending is counted with it: rather too much than too little.
-    return length if unread < 0 else pending + unread
+    entries = length if unread < 0 else pending + unread
+    # Each holds a message at least; none that is not done with, none at all.
+    return max(entries, counted)

@@ -169,18 +169,23 @@ class SinkBackfill:
             await self._client.delete(*self._staged)
 
     async def _put_in_place(self, transaction: Any) -> None:
-        moves = []
+        moves: list[tuple[bytes, Stream]] = []
+        counts: dict[str, int] = {}
         for key, stream in zip(self._staged, self._streams, strict=True):
             with broker_errors("XGROUP CREATE"):
                 if await self._client.exists(key):
                     await self._client.xgroup_create(key, self._group, id="0")
-                    moves.append((key, stream.key))
+                    moves.append((key, stream))
+                    counts[f"added:{stream.tp.partition}"] = await self._client.xlen(key)
         transaction.multi()
         transaction.hset(self._layout.name("topics"), self._topic, str(len(self._streams)))
         transaction.hdel(self._layout.name(RETIRED).decode(), self._sink)
-        transaction.delete(*(stream.key for stream in self._streams))
-        for key, target in moves:
-            transaction.rename(key, target)
+        counts_key = self._layout.counts_key(self._topic)
+        transaction.delete(counts_key, *(stream.key for stream in self._streams))
+        if counts:
+            transaction.hset(counts_key.decode(), mapping=counts)
+        for key, stream in moves:
+            transaction.rename(key, stream.key)
         with broker_errors("EXEC"):
             try:
                 await transaction.execute()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from faust.types import TP
+
 from streams.recorded_topics import HOOKS_PREFIX, PARTITIONS_MAX
 from streams.sinks.deliveries import DeliveryRecord
 from streams.transport import StreamLayout
@@ -26,6 +28,8 @@ def other_keys(layout: StreamLayout, sink: str) -> list[bytes]:
     """Return all other keys that are of this sink alone."""
     return [
         *(layout.name(f"retries:{HOOKS_PREFIX}{sink}:{n}") for n in range(STREAMS_MAX)),
+        *(layout.parts_key(TP(f"{HOOKS_PREFIX}{sink}", n)) for n in range(STREAMS_MAX)),
+        layout.counts_key(f"{HOOKS_PREFIX}{sink}"),
         *staged_keys(layout, sink),
         *DeliveryRecord.keys(layout, sink),
     ]

@@ -27,6 +27,7 @@ from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.sinks.room import BacklogRoom
 from streams.topics import SOURCE_ID
 from streams.transport import StreamLayout, broker_errors, partition_of
+from streams.transport.bundles import stream_id_of
 from streams.transport.entry import encode_fields
 
 __all__ = ["Choice", "Redelivery", "WrongDeliveriesError"]
@@ -119,7 +120,7 @@ class Redelivery:
         with broker_errors("XPENDING"):
             if not await self._client.exists(stream):
                 return False
-            at = delivery.entry_id
+            at = stream_id_of(delivery.entry_id.encode())
             return bool(
                 await self._client.xpending_range(stream, self._group, min=at, max=at, count=1)
             )
@@ -181,8 +182,11 @@ class Redelivery:
                     await transaction.watch(self._layout.name("topics"))
                     partitions = await recorded_partitions(transaction, self._layout, self._topic)
                     transaction.multi()
+                    counts = self._layout.counts_key(self._topic).decode()
                     for delivery in deliveries:
-                        transaction.execute_command(*self._xadd(delivery, partitions))
+                        partition, command = self._xadd(delivery, partitions)
+                        transaction.execute_command(*command)
+                        transaction.hincrby(counts, f"added:{partition}", 1)
                     try:
                         await transaction.execute()
                     except WatchError:
@@ -196,13 +200,14 @@ class Redelivery:
                 )
             return
 
-    def _xadd(self, delivery: Delivery, partitions: int) -> tuple[Any, ...]:
+    def _xadd(self, delivery: Delivery, partitions: int) -> tuple[int, tuple[Any, ...]]:
         event = _event(delivery)
         assert event is not None  # noqa: S101 - others are left out
         key = event.capsule_id.bytes
-        stream = self._layout.name(f"{self._topic}:{partition_of(key, partitions)}")
+        partition = partition_of(key, partitions)
+        stream = self._layout.name(f"{self._topic}:{partition}")
         headers = {SOURCE_ID: delivery.delivery_id.encode()}
-        return ("XADD", stream, "*", *encode_fields(key, delivery.event, headers))
+        return partition, ("XADD", stream, "*", *encode_fields(key, delivery.event, headers))
 
 
 def _event(delivery: Delivery) -> SandboxEvent | None:

@@ -12,9 +12,10 @@ removes what has come back when that worker is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import groupby
 from typing import Any, Final
 
 import orjson
@@ -31,6 +32,7 @@ from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.sinks.keys import STREAMS_MAX, other_keys, streams_of
 from streams.sinks.retired import RETIRED
 from streams.transport import Entry, StreamLayout, broker_errors, read_members
+from streams.transport.bundles import stream_id_of
 from streams.transport.entry import encode_fields
 from streams.undone import Fields, undone
 
@@ -101,8 +103,8 @@ class Retirement:
             )
             keys = int(await self._client.exists(*self._streams, *self._others))
         undelivered = 0
-        for stream in self._streams if keys else ():
-            async for page in undone(self._client, stream, self._group):
+        for n in range(STREAMS_MAX) if keys else ():
+            async for page in self._undone(n):
                 undelivered += len(page)
         return Remains(is_known, keys, undelivered)
 
@@ -139,12 +141,15 @@ class Retirement:
         """
         dropped = 0
         for n, stream in enumerate(self._streams):
-            async for page in undone(self._client, stream, self._group):
-                for start in range(0, len(page), _PORTION):
-                    portion = page[start : start + _PORTION]
+            async for page in self._undone(n):
+                for portion in _portions(page):
                     await self._drop(n, stream, portion, only_if_retired=only_if_retired)
                 dropped += len(page)
         return dropped
+
+    def _undone(self, number: int) -> AsyncIterator[list[tuple[bytes, Fields]]]:
+        parts_key = self._layout.parts_key(TP(self._topic, number))
+        return undone(self._client, self._streams[number], self._group, parts_key=parts_key)
 
     async def _drop(
         self,
@@ -172,8 +177,9 @@ class Retirement:
                     letter_fields = encode_fields(record.key, record.value, record.headers)
                     transaction.execute_command("XADD", letters_key, "*", *letter_fields)
                     letters.append(letter)
-                transaction.xack(stream, self._group, *ids)
-                transaction.xdel(stream, *ids)
+                stream_ids = list(dict.fromkeys(map(stream_id_of, ids)))
+                transaction.xack(stream, self._group, *stream_ids)
+                transaction.xdel(stream, *stream_ids)
                 try:
                     await transaction.execute()
                 except WatchError:
@@ -235,6 +241,20 @@ class Retirement:
             raise RetirementError(f"{refusal.decode()} meanwhile; run it again")
         log.info("sink retired", action="sink_retired", sink=self._sink, keys=remains.keys)
         return remains.keys
+
+
+def _portions(
+    messages: Iterable[tuple[bytes, Fields]],
+) -> Iterator[list[tuple[bytes, Fields]]]:
+    """Divide `messages`, so that those of one entry stay together: it is removed with them."""
+    portion: list[tuple[bytes, Fields]] = []
+    for _, of_entry in groupby(messages, key=lambda message: stream_id_of(message[0])):
+        portion += of_entry
+        if len(portion) >= _PORTION:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 def _why(noted: bytes | None) -> Dead:

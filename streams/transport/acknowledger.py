@@ -163,11 +163,13 @@ class Acknowledger:
             arguments += (tp.partition, len(ids))
             for stream_id in ids:
                 arguments += (stream_id, self._ledger.size(tp, stream_id))
-        streams = (self._layout.stream(tp).key for tp in batch)
-        with broker_errors("XACK"):
-            await self._acknowledge_bundles([self._layout.counts_key(topic), *streams], arguments)
-        for tp, ids in batch.items():
-            await self._parts.acknowledged(tp, ids)
+        keys = [self._layout.counts_key(topic)]
+        for tp in batch:
+            keys += (self._layout.stream(tp).key, self._layout.parts_key(tp))
+        # What is noted of an entry goes with it: nothing is to be noted of it behind that.
+        async with self._parts.lock:
+            with broker_errors("XACK"):
+                await self._acknowledge_bundles(keys, arguments)
 
     async def _add(self, pipeline: Pipeline, tp: TP, ids: list[bytes]) -> None:
         stream = self._layout.stream(tp)

@@ -90,7 +90,12 @@ class Consumer(OffsetlessConsumer):
         groups = Groups(
             self._client, self._positions, self._recorder, group=group, journal=options.journal
         )
-        self._parts = Parts(self._client, self._layout, self.ledger)
+        self._parts = Parts(
+            self._client,
+            self._layout,
+            self.ledger,
+            holding=lambda stream: self._fleet.holding(partition_name(stream)),
+        )
         self._acknowledger = Acknowledger(
             self._client,
             self._layout,
@@ -296,6 +301,10 @@ class Consumer(OffsetlessConsumer):
     @Service.task
     async def _acknowledge(self) -> None:
         await self._acknowledger.run()
+
+    @Service.task
+    async def _note_parts(self) -> None:
+        await self._parts.run(self._coordinator.held)
 
     async def commit(
         self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True

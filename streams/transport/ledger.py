@@ -33,6 +33,8 @@ class _Bundle:
     size: int
     #: The places of those that are settled.
     settled: set[bytes]
+    #: How many of them Redis knows of.
+    noted: int
 
 
 @dataclass(slots=True)
@@ -129,7 +131,8 @@ class Ledger:
             if len(messages) > 1:
                 before = partition.recalled.pop(stream_id, frozenset())
                 left = [message for message in messages if place_of(message[0]) not in before]
-                bundles[stream_id] = _Bundle(len(messages), set(before) if left else set())
+                settled = set(before) if left else set()
+                bundles[stream_id] = _Bundle(len(messages), settled, len(before))
                 messages = left or messages
             for entry_id, of_entry in messages:
                 entry = unsettled[entry_id] = Entry(tp, entry_id, of_entry, epoch)
@@ -244,16 +247,37 @@ class Ledger:
         partition = self._partitions.get(tp)
         return partition is not None and stream_id in partition.bundles
 
-    def partly_settled(self, tp: TP) -> dict[bytes, set[bytes]]:
-        """What is settled of bundles of which not all is: by id, the places in them."""
+    def partly_settled(self, tp: TP) -> dict[bytes, frozenset[bytes]]:
+        """What is settled of bundles of which not all is: by id, the places in them.
+
+        Those of which no more is settled than was noted are left out.
+        """
         partition = self._partitions.get(tp)
         if partition is None:
             return {}
         return {
-            stream_id: bundle.settled
+            stream_id: frozenset(bundle.settled)
             for stream_id, bundle in partition.bundles.items()
-            if 0 < len(bundle.settled) < bundle.size
+            if bundle.noted < len(bundle.settled) < bundle.size
         }
+
+    def noted(self, tp: TP, places: Mapping[bytes, frozenset[bytes]]) -> None:
+        """Note that Redis knows so much of what `partly_settled` has returned."""
+        partition = self._partitions.get(tp)
+        if partition is not None:
+            for stream_id, of_entry in places.items():
+                if bundle := partition.bundles.get(stream_id):
+                    bundle.noted = len(of_entry)
+
+    def uncounted(self, tp: TP) -> int:
+        """Messages of `tp` that are settled, and that Redis may count as not done with."""
+        partition = self._partitions.get(tp)
+        if partition is None:
+            return 0
+        of_bundles = sum(
+            max(len(bundle.settled) - bundle.noted, 0) for bundle in partition.bundles.values()
+        )
+        return of_bundles + len(partition.unacknowledged - partition.bundles.keys())
 
     def hold(self, topic: str) -> None:
         """Have little of `topic` in hand: its agent takes nothing for a while, and says when."""

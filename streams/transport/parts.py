@@ -2,8 +2,9 @@
 
 An entry is acknowledged with the last of its messages. So that those which are done with are not
 repeated when its partition goes to another worker, the old owner notes them in Redis before it lets
-go, and the new one asks once, before it goes through what is pending. A worker that dies notes
-nothing, and what it had done of such entries is repeated like anything that was not acknowledged.
+go, and the new one asks once, before it goes through what is pending. An entry may stay for long
+for the sake of one message, so it is also noted once a second what has come to an end meanwhile: a
+worker that dies has no more than that to be repeated, and what waits is counted by the message.
 
 A hash for each partition (:meth:`StreamLayout.parts_key`): by the entry's id, the places of the
 messages that are done with. What is noted of an entry is removed when it is acknowledged.
@@ -11,37 +12,59 @@ messages that are done with. What is noted of an entry is removed when it is ack
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Final
 
 import redis.asyncio
 import structlog
 from faust.types import TP
 
 from .errors import TransportError, broker_errors
+from .fleet import Holding
 from .layout import Stream, StreamLayout
 from .ledger import Ledger
+from .lua import script
 
 __all__ = ["Parts"]
 
 log = structlog.get_logger(__name__)
 
+_NOTE_EVERY_S: Final = 1.0
+
 
 class Parts:
-    """Notes parts of entries, and remembers them for who comes next."""
+    """Notes parts of entries, and remembers them for who comes next.
 
-    def __init__(self, client: redis.asyncio.Redis, layout: StreamLayout, ledger: Ledger) -> None:
+    Arguments:
+        holding: what is so in Redis while this worker holds a stream.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        layout: StreamLayout,
+        ledger: Ledger,
+        *,
+        holding: Callable[[Stream], Holding],
+    ) -> None:
         self._client = client
         self._layout = layout
         self._ledger = ledger
-        #: What Redis has of entries of this term.
-        self._noted: dict[TP, set[bytes]] = {}
+        self._holding = holding
+        self._note_script = client.register_script(script("parts_note"))
+        #: Entries of which something was noted before this term, until the pending ones were read.
+        self._recalled: dict[TP, set[bytes]] = {}
+        #: Held while something is noted, and while entries are acknowledged.
+        self.lock: Final = asyncio.Lock()
 
     def watch(self, stream: Stream) -> None:
         """Nothing to do as a term begins."""
 
     def forget(self, stream: Stream) -> None:
         """Its term is over."""
-        self._noted.pop(stream.tp, None)
+        self._recalled.pop(stream.tp, None)
 
     async def recall(self, streams: Iterable[Stream]) -> None:
         """Have the ledger know what was noted of `streams`, once in each term.
@@ -49,7 +72,7 @@ class Parts:
         Raises:
             TransportError: Redis is unreachable or refuses.
         """
-        new = [s for s in streams if s.config.bundle_max > 1 and s.tp not in self._noted]
+        new = [s for s in streams if s.config.bundle_max > 1 and s.tp not in self._recalled]
         if not new:
             return
         pipeline = self._client.pipeline(transaction=False)
@@ -58,48 +81,56 @@ class Parts:
         with broker_errors("HGETALL"):
             found = await pipeline.execute()
         for stream, noted in zip(new, found, strict=True):
-            self._noted[stream.tp] = set(noted)
+            self._recalled[stream.tp] = set(noted)
             self._ledger.recall(
                 stream.tp, {i: frozenset(places.split(b",")) for i, places in noted.items()}
             )
 
+    async def clear(self, stream: Stream) -> None:
+        """Remove what was noted of entries that are not there: all that are have been read.
+
+        Raises:
+            TransportError: Redis is unreachable or refuses.
+        """
+        recalled = self._recalled.get(stream.tp, set())
+        if gone := [i for i in recalled if not self._ledger.is_in_hand(stream.tp, i)]:
+            with broker_errors("HDEL"):
+                await self._client.hdel(self._layout.parts_key(stream.tp).decode(), *gone)
+        recalled.clear()
+
+    async def run(self, held: Callable[[], Iterable[Stream]]) -> None:
+        """Note once a second what is done with of what this worker holds, until cancelled."""
+        while True:
+            await asyncio.sleep(_NOTE_EVERY_S)
+            await self.note(held())
+
     async def note(self, streams: Iterable[Stream]) -> None:
-        """Note what is done with of entries of `streams` whose other messages are left to others.
+        """Note what is done with of entries of `streams` whose other messages are not.
 
         Without Redis they are repeated by whoever is next.
         """
-        pipeline = self._client.pipeline(transaction=False)
-        for stream in streams:
-            if places := self._ledger.partly_settled(stream.tp):
-                for stream_id, of_entry in places.items():
-                    key = self._layout.parts_key(stream.tp)
-                    pipeline.execute_command("HSET", key, stream_id, b",".join(of_entry))
-        if not pipeline.command_stack:
-            return
         try:
-            with broker_errors("HSET"):
-                await pipeline.execute()
+            by_topic = sorted(streams, key=lambda stream: stream.tp)
+            for topic, of_topic in groupby(by_topic, key=lambda stream: stream.tp.topic):
+                async with self.lock:
+                    await self._note_topic(topic, of_topic)
         except TransportError as exc:
             log.warning("parts not noted", action="parts_not_noted", error=str(exc))
 
-    async def clear(self, stream: Stream) -> None:
-        """Remove what is noted of entries that are not pending: all that are have been read.
-
-        Raises:
-            TransportError: Redis is unreachable or refuses.
-        """
-        noted = self._noted.get(stream.tp, set())
-        await self.acknowledged(
-            stream.tp, [i for i in noted if not self._ledger.is_in_hand(stream.tp, i)]
-        )
-
-    async def acknowledged(self, tp: TP, ids: Iterable[bytes]) -> None:
-        """Remove what is noted of `ids`.
-
-        Raises:
-            TransportError: Redis is unreachable or refuses.
-        """
-        if gone := self._noted.get(tp, set()).intersection(ids):
-            with broker_errors("HDEL"):
-                await self._client.hdel(self._layout.parts_key(tp), *gone)
-            self._noted[tp].difference_update(gone)
+    async def _note_topic(self, topic: str, streams: Iterable[Stream]) -> None:
+        settled = {s: places for s in streams if (places := self._ledger.partly_settled(s.tp))}
+        if not settled:
+            return
+        keys = [self._holding(next(iter(settled))).owners_key, self._layout.counts_key(topic)]
+        arguments: list[bytes | int] = []
+        for stream, places in settled.items():
+            holding = self._holding(stream)
+            arguments = arguments or [holding.token]
+            keys.append(self._layout.parts_key(stream.tp))
+            arguments += (holding.partition, stream.tp.partition, len(places))
+            for stream_id, of_entry in places.items():
+                arguments += (stream_id, b",".join(of_entry))
+        with broker_errors("parts_note"):
+            await self._note_script(keys, arguments)
+        for stream, places in settled.items():
+            self._ledger.noted(stream.tp, places)

@@ -121,11 +121,9 @@ class Producer(FaustProducer):
         for topic in topics:
             await self._registry.look_up(topic)
         streams = [self._layout.streams(topic) for topic in topics]
-        if len({len(of_topic) for of_topic in streams}) != 1:
-            raise ValueError(f"not of the same number of partitions: {', '.join(topics)}")
+        if len({(len(of_topic), of_topic[0].config.bundle_max) for of_topic in streams}) != 1:
+            raise ValueError(f"not of the same partitions and bundles: {', '.join(topics)}")
         bundle_max = streams[0][0].config.bundle_max
-        if bundle_max > 1 and len(topics) > 1:
-            raise ValueError("messages that share entries go to one topic")
         keys = [stream.key for of_topic in streams for stream in of_topic]
         if holding is None:
             owner, fence = keys[0], (b"", b"")
@@ -133,10 +131,11 @@ class Producer(FaustProducer):
             owner, fence = holding.owners_key, (holding.partition, holding.token)
         partition = partial(self._partition, topics[0])
         if bundle_max > 1:
-            counts = self._layout.counts_key(topics[0])
+            counts = map(self._layout.counts_key, topics)
+            keys = [owner, *counts, *keys]
             for arguments in bundles(records, partition=partition, bundle_max=bundle_max):
                 with broker_errors("append_bundles"):
-                    if not await self._append_bundles([owner, counts, *keys], [*fence, *arguments]):
+                    if not await self._append_bundles(keys, [*fence, len(topics), *arguments]):
                         return False
             return True
         for portion in portions(records, partition=partition):

@@ -100,11 +100,12 @@ def left_behind(ground: Ground) -> list[str]:
                 )
         for pattern in ("fleet:*", "retries:*", "parts:*"):
             found.extend(key.decode() for key in sorted(client.keys(PREFIX + pattern)))
-        counts = client.hgetall(f"{PREFIX}counts:capsules")
-        for name, added in sorted(counts.items()):
-            partition = name.partition(b"added:")[2]
-            if partition and counts[b"done:" + partition] != added:
-                found.append(f"capsules:{partition.decode()}: counted as not done")
+        for key in sorted(client.keys(f"{PREFIX}counts:*")):
+            counts = client.hgetall(key)
+            for name, added in sorted(counts.items()):
+                partition = name.partition(b"added:")[2]
+                if partition and counts[b"done:" + partition] != added:
+                    found.append(f"{key.decode()}, {partition.decode()}: counted as not done")
     return found
 
 

@@ -12,6 +12,7 @@ from yarl import URL
 from streams.transport import StreamConfig, StreamLayout, TransportOptions
 from streams.transport.acknowledger import Acknowledger
 from streams.transport.connection import connect
+from streams.transport.fleet import Holding
 from streams.transport.ledger import Ledger
 from streams.transport.parts import Parts
 from streams.transport.positions import Positions
@@ -48,7 +49,7 @@ async def acknowledger(lab: Lab, ledger: Ledger) -> AsyncIterator[Acknowledger]:
         group=lab.app_id,
         options=options,
         positions=positions,
-        parts=Parts(client, layout, ledger),
+        parts=Parts(client, layout, ledger, holding=lambda _: Holding(b"owners", b"", b"")),
     )
     running = asyncio.create_task(acknowledger.run())
     yield acknowledger

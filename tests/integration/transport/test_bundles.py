@@ -105,6 +105,61 @@ async def test_who_takes_over_from_a_dead_worker_gets_the_whole_entry(lab: Lab) 
     await eventually(lambda: len(entries_of(again)) == 8, what="all of it")
 
 
+async def test_a_dead_worker_has_done_for_good_what_was_noted_while_the_entry_waited(
+    lab: Lab,
+) -> None:
+    app, received = await reading(lab)
+    await app.redis_producer.send_many(["t"], records(8))
+    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
+    parts = lab.name("parts:t:0")
+    for upto in (3, 7):
+        app.redis_consumer.settle(entries_of(received)[:upto])
+
+        async def is_counted(upto: int = upto) -> bool:
+            return await left(lab.redis, lab) == 8 - upto
+
+        await eventually(is_counted, what="the count")
+    await lab.crash(app)
+    second, rest = await reading(lab)
+    await eventually(lambda: len(entries_of(rest)) == 1, what="the last")
+    assert [entry.value for entry in entries_of(rest)] == [b"7"]
+    assert await left(lab.redis, lab) == 1
+    second.redis_consumer.settle(entries_of(rest))
+
+    async def is_over() -> bool:
+        pending = await lab.redis.xpending(lab.key("t"), lab.app_id)
+        return not (pending["pending"] or await lab.redis.exists(parts))
+
+    await eventually(is_over, what="the end of it")
+    assert await left(lab.redis, lab) == 0
+
+
+async def test_who_does_not_own_the_partition_any_more_notes_nothing(lab: Lab) -> None:
+    app, received = await reading(lab)
+    await app.redis_producer.send_many(["t"], records(8))
+    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
+    await lab.redis.hset(lab.name("fleet:owners"), "t:0", "somebody else's")
+    app.redis_consumer.settle(entries_of(received)[:3])
+    streams = [app.transport.layout.stream(entry.tp) for entry in entries_of(received)[:1]]
+    await app.redis_consumer._parts.note(streams)
+    assert await left(lab.redis, lab) == 8
+    assert not await lab.redis.exists(lab.name("parts:t:0"))
+
+
+async def test_messages_for_several_topics_share_entries_in_each(lab: Lab) -> None:
+    app = lab.app(lease_s=20)
+    first: Received[list[Entry]] = app.collect(app.stream_topic("t", BUNDLES), name="t")
+    second: Received[list[Entry]] = app.collect(app.stream_topic("u", BUNDLES), name="u")
+    await lab.start_and_own(app)
+    await app.redis_producer.send_many(["t", "u"], records(12))
+    for topic, received in (("t", first), ("u", second)):
+        await eventually(lambda r=received: len(entries_of(r)) == 12, what=topic)  # type: ignore[misc]
+        assert [entry.value for entry in entries_of(received)] == [b"%d" % n for n in range(12)]
+        assert (await lab.redis.xinfo_stream(lab.key(topic)))["entries-added"] == 2
+        counts: Any = await lab.redis.hgetall(lab.name(f"counts:{topic}"))
+        assert counts[b"added:0"] == b"12"
+
+
 async def test_a_note_of_an_entry_that_is_gone_is_removed(lab: Lab) -> None:
     parts = lab.name("parts:t:0")
     await lab.redis.hset(parts, "1-1", "0,1")

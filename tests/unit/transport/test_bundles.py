@@ -145,11 +145,42 @@ def test_who_is_next_gets_what_is_left_of_an_entry_and_ends_it(
     assert {place for of_entry in places.values() for place in of_entry} == {
         entry.id.partition(b"/")[2] for entry in done
     }
-    second.recall(CAPSULES, {i: frozenset(of_entry) for i, of_entry in places.items()})
+    second.recall(CAPSULES, places)
     left = second.admit(CAPSULES, delivered)
     assert [e.id for e in left] == [e.id for e in entries if e not in done]
+    assert second.partly_settled(CAPSULES) == {}  # nothing that Redis does not know
     assert second.settle(left) == {CAPSULES: [b"1-0"]}
     assert second.size(CAPSULES, b"1-0") == size
+    assert second.uncounted(CAPSULES) == len(left)
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=5), data=st.data())
+def test_what_is_done_with_and_redis_does_not_count_is_known_to_the_message(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    ledger = opened()
+    delivered = [(b"%d-0" % n, entry_of(size)) for n, size in enumerate(sizes)]
+    left = {stream_id: set[bytes]() for stream_id, _ in delivered}
+    for entry in ledger.admit(CAPSULES, delivered):
+        left[stream_id_of(entry.id)].add(entry.id)
+    whole = {stream_id: len(ids) for stream_id, ids in left.items()}
+    #: By entry, as Redis knows it: how many of its messages are done with.
+    known = dict.fromkeys(left, 0)
+    everything = [e for tp in [CAPSULES] for e in ledger._partitions[tp].unsettled.values()]
+    for entry in data.draw(st.permutations(everything)):
+        ledger.settle([entry])
+        left[stream_id_of(entry.id)].discard(entry.id)
+        step = data.draw(st.sampled_from(["nothing", "note", "acknowledge"]))
+        if step == "note":
+            places = ledger.partly_settled(CAPSULES)
+            ledger.noted(CAPSULES, places)
+            known |= {stream_id: len(of_entry) for stream_id, of_entry in places.items()}
+        elif step == "acknowledge":
+            complete = [stream_id for stream_id, ids in left.items() if not ids]
+            ledger.acknowledged(CAPSULES, complete)
+            known |= {stream_id: whole[stream_id] for stream_id in complete}
+        done = sum(whole[stream_id] - len(ids) for stream_id, ids in left.items())
+        assert ledger.uncounted(CAPSULES) == done - sum(known.values())
 
 
 def test_a_note_that_leaves_nothing_of_an_entry_is_not_believed() -> None:
