@@ -122,7 +122,7 @@ def _channels(app: ReconcilerApp) -> dict[str, Any]:
             },
             "x-redis-fields": {"k": "key", "v": "payload", "h:<name>": "header"},
         }
-        if name == topics.capsules.get_topic_name():
+        if name != topics.dead_letters.get_topic_name():
             found[_id(name)]["x-redis-bundle"] = (
                 "Several messages may share an entry: n is how many, b their fields, a list of maps"
                 " in MessagePack."

@@ -124,6 +124,22 @@ class Ground:
                     return False
         return True
 
+    def waiting(self, topic: str) -> int:
+        """How many messages of `topic` are unread, or pending and not noted as done with."""
+        found = 0
+        with self.redis() as client:
+            for key in client.keys(f"{PREFIX}{topic}:*"):
+                [group] = client.xinfo_groups(key)
+                read_up_to = _order(group["last-delivered-id"])
+                pages = client.xpending_range(key, GROUP, "-", "+", 1_000_000)
+                pending = {about["message_id"] for about in pages}
+                noted = client.hgetall(key.replace(PREFIX.encode(), f"{PREFIX}parts:".encode()))
+                for entry_id, fields in client.xrange(key):
+                    if entry_id in pending or _order(entry_id) > read_up_to:
+                        places = noted.get(entry_id, b"").split(b",")
+                        found += int(fields.get(b"n", 1)) - len(list(filter(None, places)))
+        return found
+
     def outcome(self, receiver: Receiver | None = None) -> Outcome:
         """What the run has left behind, in the oracle's terms; entry ids of audit rows are ''."""
         result = Outcome(rows=self._rows())
@@ -214,6 +230,10 @@ class Receiver:
             first = found[delivery.capsule_id].setdefault(delivery.delivery_id, delivery)
             assert first == delivery, "a repeated delivery differs from the first"
         return {capsule_id: list(by_id.values()) for capsule_id, by_id in found.items()}
+
+
+def _order(entry_id: bytes) -> tuple[int, ...]:
+    return tuple(map(int, entry_id.split(b"-")))
 
 
 def _uuid(text: str) -> UUID:

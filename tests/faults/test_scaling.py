@@ -10,7 +10,7 @@ from config.embedded import EphemeralServers
 from streams.operations.scaling import ENTRIES_PER_WORKER
 from tests.event_log import generate
 from tests.integration.watching import WatchedWorker
-from tests.reconciliation import PREFIX, Ground, Receiver
+from tests.reconciliation import Ground, Receiver
 
 
 async def test_the_backlog_is_what_is_not_done_and_a_dead_sink_asks_for_nobody(
@@ -26,14 +26,9 @@ async def test_the_backlog_is_what_is_not_done_and_a_dead_sink_asks_for_nobody(
     assert (idle["backlog"], idle["desired_workers"], idle["partitions"]) == (0, 1, 16)
     ground.publish(log.entries)
     await worker.answers("/readyz", 200, blaming="sink.receiver")
-
-    def left() -> int:
-        with ground.redis() as client:
-            return sum(client.xlen(key) for key in client.keys(f"{PREFIX}hooks.receiver:*"))
-
     found = idle
     async with asyncio.timeout(30):
-        while not found["backlog"] == found["held_up"] == left() > 0:
+        while not found["backlog"] == found["held_up"] == ground.waiting("hooks.receiver") > 0:
             await asyncio.sleep(0.5)
             _, found = await worker.ask("/scaling")
     assert found["by_topic"]["hooks.receiver"] == found["backlog"] > 100

@@ -15,7 +15,7 @@ from tests.faults.account import settled
 from tests.faults.scene import SMALL, FaultyReceiver
 from tests.faults.test_sink_outages import says
 from tests.oracle import Delivery, replay
-from tests.reconciliation import PREFIX, Ground, Receiver, assert_same
+from tests.reconciliation import Ground, Receiver, assert_same
 from tests.worker_process import WorkerProcess, eventually
 
 LOG = generate(91, events=1_500, capsules=100)
@@ -37,12 +37,6 @@ def sinks(*receivers: tuple[str, Receiver, dict[str, Any]]) -> str:
     )
 
 
-def backlog(ground: Ground, sink: str) -> int:
-    with ground.redis() as client:
-        keys = client.keys(f"{PREFIX}hooks.{sink}:*")
-        return sum(info["pending"] + info["lag"] for k in keys for info in client.xinfo_groups(k))
-
-
 async def test_a_sink_whose_backlog_is_full_holds_up_the_pipeline_until_there_is_room(
     ground: Ground, tmp_path: Path
 ) -> None:
@@ -60,7 +54,7 @@ async def test_a_sink_whose_backlog_is_full_holds_up_the_pipeline_until_there_is
         # A probe fails again and again meanwhile, and the fleet's look finds it as full as before.
         probes = retries(first) + 4
         await eventually(lambda: retries(first) >= probes, what="four more probes")
-        assert 100 <= backlog(ground, "down") <= 100 + SLACK
+        assert 100 <= ground.waiting("hooks.down") <= 100 + SLACK
         assert len(fine.arrivals) < TOTAL
         assert ground.outcome().rows != EXPECTED.rows
         looked = await asyncio.to_thread(
@@ -104,7 +98,7 @@ async def test_the_oldest_deliveries_of_a_full_backlog_give_way_and_are_kept(
         await eventually(lambda: ground.shares() == [7, 7], what="two workers")
         ground.publish(LOG.entries)
         await eventually(lambda: len(fine.arrivals) == TOTAL, what="all at the other sink")
-        await eventually(lambda: backlog(ground, "down") <= 100, what="no more than may wait")
+        await eventually(lambda: ground.waiting("hooks.down") <= 100, what="no more than may wait")
         assert any(worker.said("backlog_full") for worker in fleet)
         down.answer = None
         await eventually(lambda: settled(ground), what="all done", timeout_s=60)

@@ -9,18 +9,8 @@ from aiohttp import web
 
 from tests.event_log import generate
 from tests.oracle import replay
-from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver, assert_same
+from tests.reconciliation import SOURCE, Ground, Receiver, assert_same
 from tests.worker_process import WorkerProcess, eventually
-
-
-def pending(ground: Ground, topic: str) -> int:
-    """Messages of a topic that are not done with."""
-    with ground.redis() as client:
-        counts = client.hgetall(f"{PREFIX}counts:{topic}")
-    of = {"added": 0, "done": 0}
-    for name, number in counts.items():
-        of[name.decode().partition(":")[0]] += int(number)
-    return of["added"] - of["done"]
 
 
 class Moody(Receiver):
@@ -50,11 +40,11 @@ async def test_a_sink_that_is_down_delays_no_other_and_loses_nothing(
         ground.publish(log.entries)
         total = sum(map(len, expected.deliveries.values()))
         await eventually(lambda: len(healthy.arrivals) == total, what="all at the healthy sink")
-        await eventually(lambda: not pending(ground, "capsules"), what="Postgres in line")
+        await eventually(lambda: not ground.waiting("capsules"), what="Postgres in line")
         assert_same(ground.outcome(healthy), expected)
         assert moody.arrivals == []
         await worker.wait_for("delivery_retry")
-        assert pending(ground, "hooks.moody") == total
+        assert ground.waiting("hooks.moody") == total
         moody.down = False
         await eventually(ground.drained, what="all at the moody sink", timeout_s=60)
         assert await worker.stop() == 0
