@@ -140,7 +140,7 @@ async def test_who_does_not_own_the_partition_any_more_notes_nothing(lab: Lab) -
     await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
     await lab.redis.hset(lab.name("fleet:owners"), "t:0", "somebody else's")
     app.redis_consumer.settle(entries_of(received)[:3])
-    streams = [app.transport.layout.stream(entry.tp) for entry in entries_of(received)[:1]]
+    streams = [app.redis_consumer._layout.stream(entries_of(received)[0].tp)]
     await app.redis_consumer._parts.note(streams)
     assert await left(lab.redis, lab) == 8
     assert not await lab.redis.exists(lab.name("parts:t:0"))
