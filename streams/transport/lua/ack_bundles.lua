@@ -7,11 +7,10 @@ local at, acknowledged = 2, 0
 for key = 2, #KEYS, 2 do
   local partition, ids, done = ARGV[at], tonumber(ARGV[at + 1]), 0
   local parts = KEYS[key + 1]
-  local is_noted = redis.call('EXISTS', parts) == 1
   at = at + 2
   for _ = 1, ids do
     local id = ARGV[at]
-    local noted = is_noted and redis.call('HGET', parts, id)
+    local noted = redis.call('HGET', parts, id)
     if redis.call('XACK', KEYS[key], ARGV[1], id) == 1 then
       acknowledged, done = acknowledged + 1, done + ARGV[at + 1]
       if noted then

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from config.urls import check_redis_url
-from streams.transport import StreamConfig, servers
+from streams.transport import Record, Settle, StreamConfig, servers
 from streams.transport.connection import connect
 from streams.transport.errors import BrokerRefusedError, BrokerUnavailableError, broker_errors
 
@@ -78,6 +78,29 @@ async def test_the_documented_rights_are_enough_to_take_over_from_another_consum
         for batch in batches:
             app.redis_consumer.settle(batch)
         await lab.settled(app_id)
+        await lab.stop(app)
+    assert refusals(node) == []
+
+
+async def test_the_documented_rights_are_enough_for_messages_that_share_entries(
+    node: Node, app_id: str
+) -> None:
+    bundles = StreamConfig(batch=True, settle=Settle.EXPLICIT, bundle_max=8)
+    async with Lab(node.url(), app_id) as lab:
+        app = lab.app(url=url_of(node))
+        received = app.collect(app.stream_topic("t", bundles))
+        await lab.start_and_own(app)
+        await app.redis_producer.send_many(["t"], [Record(b"v") for _ in range(8)])
+        await eventually(lambda: sum(map(len, received.items)) == 8, what="all messages")
+        first, *rest = [entry for batch in received.items for entry in batch]
+        app.redis_consumer.settle([first])
+
+        async def is_noted() -> bool:
+            return bool(await lab.redis.exists(lab.name("parts:t:0")))
+
+        await eventually(is_noted, what="the note")
+        app.redis_consumer.settle(rest)
+        await lab.settled(lab.key("t"))
         await lab.stop(app)
     assert refusals(node) == []
 
