@@ -64,6 +64,9 @@ def _commands(settings: Settings) -> Iterator[tuple[str, ...]]:
     yield from (("HGET", table, "f"), ("HMGET", table, "f"), ("HSET", table, "f", "v"))
     yield from (("HSETNX", table, "f", "v"), ("HDEL", table, "f"), ("HEXISTS", table, "f"))
     yield from (("HINCRBY", table, "f", "1"), ("HGETALL", table))
+    # Housekeeping, which removes what a worker has brought back of a retired sink.
+    yield from (("TIME",), ("WATCH", table), ("MULTI",), ("EXEC",))
+    yield from (("EXISTS", ours), ("XDEL", ours, "1-1"), ("DEL", ours))
     record = f"{key_prefix(settings)}deliveries:x"
     yield from (("EVAL", "return 1", "1", record), ("ZADD", record, "GT", "CH", "1", "m"))
     yield from (("ZCARD", record), ("ZRANGE", record, "0", "1"))
