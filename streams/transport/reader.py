@@ -214,9 +214,11 @@ class Reader:
         roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
         pending = [stream for stream in roomy if stream.tp in self._pending_after]
         if pending:
-            # Those with bundles by themselves, since of them only little can be asked for.
-            plain = [stream for stream in pending if stream.config.bundle_max == 1]
-            await self._read_pending(plain or pending)
+            # Those with bundles by themselves, since of them only little can be asked for; but both
+            # at one go: what fails for some of them is not to pass for over when others were read.
+            for is_plain in (True, False):
+                kind = [s for s in pending if (s.config.bundle_max == 1) is is_plain]
+                await self._read_pending(kind)
             return
         readable = [stream for stream in roomy if stream.tp not in self._held_back]
         if not readable:

@@ -105,7 +105,7 @@ def recorded_changes(ground: Ground) -> dict[UUID, list[str]]:
 def assert_nothing_left_behind(ground: Ground) -> None:
     """No entry pending, no worker, no partition held, no consumer name."""
     with ground.redis() as client:
-        for key in [SOURCE.encode(), *client.keys(f"{PREFIX}*:[0-9]*")]:
+        for key in [SOURCE.encode(), *client.scan_iter(f"{PREFIX}*:[0-9]*", _type="stream")]:
             for group in client.xinfo_groups(key):
                 assert group["pending"] == 0, key
                 assert client.xinfo_consumers(key, group["name"]) == [], key

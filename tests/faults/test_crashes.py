@@ -19,7 +19,7 @@ def steps_done(ground: Ground) -> int:
     """A count that grows with all that workers do: entries read at any stage."""
     total = 0
     with ground.redis() as client:
-        for key in [SOURCE.encode(), *client.keys(f"{PREFIX}*:[0-9]*")]:
+        for key in [SOURCE.encode(), *client.scan_iter(f"{PREFIX}*:[0-9]*", _type="stream")]:
             total += sum(info["entries-read"] or 0 for info in client.xinfo_groups(key))
     return total
 
