@@ -21,7 +21,7 @@ from streams.recorded_topics import DEAD_LETTERS, HOOKS_PREFIX
 from streams.sinks.recorded_deliveries import RecordedDeliveries
 from streams.trail import Found, Step, age_of
 from streams.transport import StreamLayout, broker_errors
-from streams.transport.bundles import place_of
+from streams.transport.bundles import place_of, places_in
 
 __all__ = ["CapsuleTrail"]
 
@@ -148,7 +148,7 @@ class CapsuleTrail:
             places: Any = await self._client.hget(
                 self._layout.parts_key(found.stream.tp).decode(), found.stream_id.decode()
             )
-        return place in (places or b"").split(b",")
+        return place in places_in(places or b"")
 
     async def _retry(self, watched: _Watched) -> Step | None:
         """Return the last failed attempt at a delivery, if there is a new one."""

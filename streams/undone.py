@@ -9,7 +9,7 @@ import redis.asyncio
 
 from streams.events import EntryId
 from streams.transport import BrokerRefusedError, broker_errors
-from streams.transport.bundles import messages_of, place_of
+from streams.transport.bundles import messages_of, place_of, places_in
 
 __all__ = ["Fields", "undone"]
 
@@ -40,7 +40,7 @@ async def undone(
     if parts_key is not None:
         with broker_errors("HGETALL"):
             noted: dict[Any, Any] = await client.hgetall(parts_key.decode())
-        done = {stream_id: frozenset(places.split(b",")) for stream_id, places in noted.items()}
+        done = {stream_id: places_in(places) for stream_id, places in noted.items()}
     for about in groups:
         if about["name"] == group.encode():
             read_up_to = EntryId.parse(about["last-delivered-id"])

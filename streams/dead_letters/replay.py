@@ -46,6 +46,7 @@ from streams.transport import (
     broker_errors,
     partition_of,
 )
+from streams.transport.bundles import added_field
 from streams.transport.entry import HEADER_PREFIX, encode_fields
 
 __all__ = ["ReplayError", "Resender"]
@@ -189,7 +190,7 @@ class Resender:
         partitions = await recorded_partitions(client, self._layout, _topic(order.sink))
         where = 0 if order.key is None else partition_of(order.key, partitions)
         stream = self._layout.name(f"{_topic(order.sink)}:{where}")
-        return stream, fields, HEADER_PREFIX + REPLAY_OF.encode(), f"added:{where}"
+        return stream, fields, HEADER_PREFIX + REPLAY_OF.encode(), added_field(where)
 
     async def _let_go(self, letter_id: int) -> None:
         """Have the note go, but not yet."""

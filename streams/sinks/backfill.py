@@ -29,6 +29,7 @@ from streams.sinks.missed import MissedEvents, entries
 from streams.sinks.retired import RETIRED
 from streams.topics import SOURCE_ID
 from streams.transport import Stream, StreamLayout, broker_errors, partition_of
+from streams.transport.bundles import added_field
 from streams.transport.entry import HEADER_PREFIX, encode_fields
 
 __all__ = ["BACKFILL", "BackfillError", "Filled", "SinkBackfill"]
@@ -176,7 +177,7 @@ class SinkBackfill:
                 if await self._client.exists(key):
                     await self._client.xgroup_create(key, self._group, id="0")
                     moves.append((key, stream))
-                    counts[f"added:{stream.tp.partition}"] = await self._client.xlen(key)
+                    counts[added_field(stream.tp.partition)] = await self._client.xlen(key)
         transaction.multi()
         transaction.hset(self._layout.name("topics"), self._topic, str(len(self._streams)))
         transaction.hdel(self._layout.name(RETIRED).decode(), self._sink)

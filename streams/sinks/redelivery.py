@@ -27,7 +27,7 @@ from streams.sinks.deliveries import Delivery, DeliveryRecord, Status, Wanted
 from streams.sinks.room import BacklogRoom
 from streams.topics import SOURCE_ID
 from streams.transport import StreamLayout, broker_errors, partition_of
-from streams.transport.bundles import stream_id_of
+from streams.transport.bundles import added_field, stream_id_of
 from streams.transport.entry import encode_fields
 
 __all__ = ["Choice", "Redelivery", "WrongDeliveriesError"]
@@ -186,7 +186,7 @@ class Redelivery:
                     for delivery in deliveries:
                         partition, command = self._xadd(delivery, partitions)
                         transaction.execute_command(*command)
-                        transaction.hincrby(counts, f"added:{partition}", 1)
+                        transaction.hincrby(counts, added_field(partition), 1)
                     try:
                         await transaction.execute()
                     except WatchError:

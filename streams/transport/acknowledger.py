@@ -155,7 +155,7 @@ class Acknowledger:
             self._flushed.set()
 
     def _has_bundles(self, tp: TP) -> bool:
-        return self._layout.stream(tp).config.bundle_max > 1
+        return self._layout.stream(tp).config.is_bundled
 
     async def _send_bundles(self, topic: str, batch: dict[TP, list[bytes]]) -> None:
         arguments: list[bytes | str | int] = [self._group]

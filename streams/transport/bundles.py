@@ -26,11 +26,14 @@ from .entry import message_fields
 from .portions import Record
 
 __all__ = [
+    "added_field",
     "as_messages",
     "bundle_fields",
     "bundles",
     "messages_of",
     "place_of",
+    "places_in",
+    "places_text",
     "stream_id_of",
 ]
 
@@ -128,3 +131,18 @@ def stream_id_of(message_id: bytes) -> bytes:
 def place_of(message_id: bytes) -> bytes:
     """Return the place of a message in its bundle."""
     return message_id.partition(b"/")[2]
+
+
+def places_text(places: Iterable[bytes]) -> bytes:
+    """Return `places` of one bundle as what is done with of it is noted."""
+    return b",".join(places)
+
+
+def places_in(noted: bytes) -> frozenset[bytes]:
+    """Read what `places_text` wrote."""
+    return frozenset(noted.split(b","))
+
+
+def added_field(partition: int) -> str:
+    """Return the field of a topic's counts that has how many messages were added to `partition`."""
+    return f"added:{partition}"

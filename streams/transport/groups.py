@@ -152,7 +152,7 @@ class Groups:
                 args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
             )
         made = _Made.from_answer(answer)
-        if stream.config.bundle_max > 1:
+        if stream.config.is_bundled:
             with broker_errors("counts_begin"):
                 await self._begin_counts(
                     keys=[stream.key, self._positions.counts_key(stream)],

@@ -308,11 +308,6 @@ class Ledger:
         partition = self._partitions.get(tp)
         return len(partition.unsettled) if partition else 0
 
-    def unacknowledged(self, tp: TP) -> int:
-        """Entries of `tp` that are settled, and that Redis may still hold as pending."""
-        partition = self._partitions.get(tp)
-        return len(partition.unacknowledged) if partition else 0
-
     def total_unsettled(self) -> int:
         """Entries in hand over all partitions."""
         return sum(len(partition.unsettled) for partition in self._partitions.values())

@@ -50,10 +50,15 @@ class StreamConfig:
             raise ValueError(f"start_id: {self.start_id!r} is not '$', '0' or an entry id")
         if self.settle is Settle.EXPLICIT and not self.batch:
             raise ValueError("settle: only an agent that is given entries can settle them")
-        if self.bundle_max > 1 and (self.external_key is not None or not self.batch):
+        if self.is_bundled and (self.external_key is not None or not self.batch):
             raise ValueError(
                 "bundle_max: only for a topic of ours, to an agent that is given entries"
             )
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether messages may share an entry."""
+        return self.bundle_max > 1
 
     def topic(self) -> Mapping[str, Any]:
         """Return the ``config`` argument for :meth:`faust.App.topic`."""

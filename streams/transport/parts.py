@@ -21,6 +21,7 @@ import redis.asyncio
 import structlog
 from faust.types import TP
 
+from .bundles import places_in, places_text
 from .errors import TransportError, broker_errors
 from .fleet import Holding
 from .layout import Stream, StreamLayout
@@ -72,7 +73,7 @@ class Parts:
         Raises:
             TransportError: Redis is unreachable or refuses.
         """
-        new = [s for s in streams if s.config.bundle_max > 1 and s.tp not in self._recalled]
+        new = [s for s in streams if s.config.is_bundled and s.tp not in self._recalled]
         if not new:
             return
         pipeline = self._client.pipeline(transaction=False)
@@ -82,9 +83,7 @@ class Parts:
             found = await pipeline.execute()
         for stream, noted in zip(new, found, strict=True):
             self._recalled[stream.tp] = set(noted)
-            self._ledger.recall(
-                stream.tp, {i: frozenset(places.split(b",")) for i, places in noted.items()}
-            )
+            self._ledger.recall(stream.tp, {i: places_in(places) for i, places in noted.items()})
 
     async def clear(self, stream: Stream) -> None:
         """Remove what was noted of entries that are not there: all that are have been read.
@@ -121,15 +120,15 @@ class Parts:
         settled = {s: places for s in streams if (places := self._ledger.partly_settled(s.tp))}
         if not settled:
             return
-        keys = [self._holding(next(iter(settled))).owners_key, self._layout.counts_key(topic)]
-        arguments: list[bytes | int] = []
+        holdings = {stream: self._holding(stream) for stream in settled}
+        ours = next(iter(holdings.values()))  # table and token are the same in all of them
+        keys = [ours.owners_key, self._layout.counts_key(topic)]
+        arguments: list[bytes | int] = [ours.token]
         for stream, places in settled.items():
-            holding = self._holding(stream)
-            arguments = arguments or [holding.token]
             keys.append(self._layout.parts_key(stream.tp))
-            arguments += (holding.partition, stream.tp.partition, len(places))
+            arguments += (holdings[stream].partition, stream.tp.partition, len(places))
             for stream_id, of_entry in places.items():
-                arguments += (stream_id, b",".join(of_entry))
+                arguments += (stream_id, places_text(of_entry))
         with broker_errors("parts_note"):
             await self._note_script(keys, arguments)
         for stream, places in settled.items():

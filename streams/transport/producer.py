@@ -27,7 +27,7 @@ from faust.types.tuples import RecordMetadata
 from mode import Seconds
 from redis.commands.core import AsyncScript
 
-from .bundles import bundles
+from .bundles import added_field, bundles
 from .connection import connect
 from .entry import encode_fields
 from .errors import NotOwnedError, TransportError, UnsupportedError, broker_errors, translate
@@ -123,17 +123,17 @@ class Producer(FaustProducer):
         streams = [self._layout.streams(topic) for topic in topics]
         if len({(len(of_topic), of_topic[0].config.bundle_max) for of_topic in streams}) != 1:
             raise ValueError(f"not of the same partitions and bundles: {', '.join(topics)}")
-        bundle_max = streams[0][0].config.bundle_max
+        config = streams[0][0].config
         keys = [stream.key for of_topic in streams for stream in of_topic]
         if holding is None:
             owner, fence = keys[0], (b"", b"")
         else:
             owner, fence = holding.owners_key, (holding.partition, holding.token)
         partition = partial(self._partition, topics[0])
-        if bundle_max > 1:
+        if config.is_bundled:
             counts = map(self._layout.counts_key, topics)
             keys = [owner, *counts, *keys]
-            for arguments in bundles(records, partition=partition, bundle_max=bundle_max):
+            for arguments in bundles(records, partition=partition, bundle_max=config.bundle_max):
                 with broker_errors("append_bundles"):
                     if not await self._append_bundles(keys, [*fence, len(topics), *arguments]):
                         return False
@@ -226,9 +226,9 @@ class Producer(FaustProducer):
                 for waiting in batch:
                     pipeline.execute_command(*waiting.command)
                 for tp, sent in Counter(waiting.tp for waiting in batch).items():
-                    if self._layout.stream(tp).config.bundle_max > 1:
+                    if self._layout.stream(tp).config.is_bundled:
                         counts = self._layout.counts_key(tp.topic)
-                        pipeline.hincrby(counts, f"added:{tp.partition}", sent)
+                        pipeline.hincrby(counts, added_field(tp.partition), sent)
                 try:
                     with broker_errors("XADD"):
                         answers = await pipeline.execute(raise_on_error=False)

@@ -216,9 +216,8 @@ class Reader:
         if pending:
             # Those with bundles by themselves, since of them only little can be asked for; but both
             # at one go: what fails for some of them is not to pass for over when others were read.
-            for is_plain in (True, False):
-                kind = [s for s in pending if (s.config.bundle_max == 1) is is_plain]
-                await self._read_pending(kind)
+            await self._read_pending([s for s in pending if not s.config.is_bundled])
+            await self._read_pending([s for s in pending if s.config.is_bundled])
             return
         readable = [stream for stream in roomy if stream.tp not in self._held_back]
         if not readable:
@@ -338,4 +337,4 @@ class Reader:
 
 def _is_plain(stream: Stream) -> bool:
     """Whether it is one of ours whose entries are one message each."""
-    return stream.is_ours and stream.config.bundle_max == 1
+    return stream.is_ours and not stream.config.is_bundled

@@ -32,6 +32,14 @@ async def reading(lab: Lab, **options: Any) -> tuple[LabApp, Received[list[Entry
     return app, received
 
 
+async def reading_all(lab: Lab, count: int) -> tuple[LabApp, list[Entry]]:
+    """Start an app, send so many messages, and return them as it was given them."""
+    app, received = await reading(lab)
+    await app.redis_producer.send_many(["t"], records(count))
+    await eventually(lambda: len(entries_of(received)) == count, what="all messages")
+    return app, entries_of(received)
+
+
 async def left(redis: Redis, lab: Lab) -> int:
     counts: Any = await redis.hgetall(lab.name(COUNTS))
     return int(counts.get(b"added:0", 0)) - int(counts.get(b"done:0", 0))
@@ -51,10 +59,7 @@ async def test_messages_share_entries_and_come_one_by_one_in_order(lab: Lab) -> 
 
 
 async def test_an_entry_stays_pending_until_all_of_it_is_done_with(lab: Lab) -> None:
-    app, received = await reading(lab)
-    await app.redis_producer.send_many(["t"], records(12))
-    await eventually(lambda: len(entries_of(received)) == 12, what="all messages")
-    entries = entries_of(received)
+    app, entries = await reading_all(lab, 12)
     app.redis_consumer.settle(entries[:7])
     app.redis_consumer.settle(entries[8:])  # all of the second entry
 
@@ -76,10 +81,8 @@ async def test_an_entry_stays_pending_until_all_of_it_is_done_with(lab: Lab) -> 
 
 
 async def test_who_takes_over_from_a_worker_that_leaves_repeats_nothing(lab: Lab) -> None:
-    app, received = await reading(lab)
-    await app.redis_producer.send_many(["t"], records(8))
-    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
-    app.redis_consumer.settle(entries_of(received)[:5])
+    app, entries = await reading_all(lab, 8)
+    app.redis_consumer.settle(entries[:5])
     await lab.stop(app)
     parts = lab.name("parts:t:0")
     assert await lab.redis.hlen(parts) == 1
@@ -96,10 +99,8 @@ async def test_who_takes_over_from_a_worker_that_leaves_repeats_nothing(lab: Lab
 
 
 async def test_who_takes_over_from_a_dead_worker_gets_the_whole_entry(lab: Lab) -> None:
-    app, received = await reading(lab)
-    await app.redis_producer.send_many(["t"], records(8))
-    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
-    app.redis_consumer.settle(entries_of(received)[:5])
+    app, entries = await reading_all(lab, 8)
+    app.redis_consumer.settle(entries[:5])
     await lab.crash(app)
     _, again = await reading(lab)
     await eventually(lambda: len(entries_of(again)) == 8, what="all of it")
@@ -108,12 +109,10 @@ async def test_who_takes_over_from_a_dead_worker_gets_the_whole_entry(lab: Lab) 
 async def test_a_dead_worker_has_done_for_good_what_was_noted_while_the_entry_waited(
     lab: Lab,
 ) -> None:
-    app, received = await reading(lab)
-    await app.redis_producer.send_many(["t"], records(8))
-    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
+    app, entries = await reading_all(lab, 8)
     parts = lab.name("parts:t:0")
     for upto in (3, 7):
-        app.redis_consumer.settle(entries_of(received)[:upto])
+        app.redis_consumer.settle(entries[:upto])
 
         async def is_counted(upto: int = upto) -> bool:
             return await left(lab.redis, lab) == 8 - upto
@@ -135,12 +134,10 @@ async def test_a_dead_worker_has_done_for_good_what_was_noted_while_the_entry_wa
 
 
 async def test_who_does_not_own_the_partition_any_more_notes_nothing(lab: Lab) -> None:
-    app, received = await reading(lab)
-    await app.redis_producer.send_many(["t"], records(8))
-    await eventually(lambda: len(entries_of(received)) == 8, what="all messages")
+    app, entries = await reading_all(lab, 8)
     await lab.redis.hset(lab.name("fleet:owners"), "t:0", "somebody else's")
-    app.redis_consumer.settle(entries_of(received)[:3])
-    streams = [app.redis_consumer._layout.stream(entries_of(received)[0].tp)]
+    app.redis_consumer.settle(entries[:3])
+    streams = [app.redis_consumer._layout.stream(entries[0].tp)]
     await app.redis_consumer._parts.note(streams)
     assert await left(lab.redis, lab) == 8
     assert not await lab.redis.exists(lab.name("parts:t:0"))
