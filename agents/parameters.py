@@ -1,4 +1,4 @@
-"""Batches as parameters: one array a column, as the statements under ``agents/sql`` take them.
+"""Batches as parameters: one array a column, as ``agents/sql/effects.sql`` takes them.
 
 An array is one text in Postgres' own notation: taken apart and quoted item by item it would cost
 the worker more than all else that is done for a statement.
@@ -7,7 +7,8 @@ the worker more than all else that is done for a statement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from itertools import chain, repeat
+from typing import Final
 from uuid import UUID, uuid5
 
 import orjson
@@ -16,51 +17,39 @@ from agents.report import Report
 from streams.events import CapsuleEvent
 from streams.ids import format_capsule_id
 
-__all__ = ["failed", "moved", "started"]
+__all__ = ["Batch", "parameters_of"]
 
 _NULL: Final = "NULL"
 #: An audit row's id follows from its source entry, so that a second one cannot be stored.
 _AUDIT_IDS: Final = UUID("6f1d2c0e-6d0b-5c7e-9a53-0c1d2f7a9e44")
 
+#: What a stage has in hand.
+Batch = tuple[str, Sequence[Report]]
 
-def _mark(reports: Sequence[Report]) -> dict[str, Any]:
-    """The watermark columns: which capsule, and the two halves of the source entry's id."""
-    events = [report.event for report in reports]
+
+def parameters_of(batches: Sequence[Batch]) -> Mapping[str, str]:
+    """Return the parameters of the statement that is run for all of `batches`."""
+    events = [report.event for _, reports in batches for report in reports]
+    stages = (repeat(stage, len(reports)) for stage, reports in batches)
     return {
         "capsule_ids": _array([event.capsule_id.hex for event in events]),
         "ms": _array([str(event.source_id.ms) for event in events]),
         "seq": _array([str(event.source_id.seq) for event in events]),
-    }
+        "stages": _array(chain.from_iterable(stages)),
+        "host_ips": _array([_quoted(event.host_ip) for event in events]),
+    } | _audit([event for event in events if not event.succeeded and event.audit_needed])
 
 
-def moved(
-    reports: Sequence[Report], *, from_statuses: Sequence[str], to_status: str
-) -> Mapping[str, Any]:
-    """For ``status.sql``."""
-    return _mark(reports) | {"from_statuses": _array(from_statuses), "to_status": to_status}
-
-
-def started(reports: Sequence[Report], *, from_status: str) -> Mapping[str, Any]:
-    """For ``running.sql``."""
-    return _mark(reports) | {
-        "host_ips": _array([_quoted(report.event.host_ip) for report in reports]),
-        "from_statuses": _array([from_status]),
-    }
-
-
-def failed(reports: Sequence[Report], *, from_statuses: Sequence[str]) -> Mapping[str, Any]:
-    """For ``error.sql``; without an audit row to write, its columns are null."""
-    events = [report.event for report in reports]
+def _audit(events: Sequence[CapsuleEvent]) -> dict[str, str]:
+    """Return the columns of the audit rows, which few batches have many of."""
     teams = [event.team_id for event in events]
-    return _mark(reports) | {
+    return {
+        "audited_ids": _array([event.capsule_id.hex for event in events]),
+        "audit_ids": _array([_audit_id(event) for event in events]),
         "team_ids": _array([_NULL if team is None else team.hex for team in teams]),
-        "audit_ids": _array(
-            [_audit_id(event) if event.audit_needed else _NULL for event in events]
-        ),
         "resource_ids": _array([format_capsule_id(event.capsule_id) for event in events]),
         "actions": _array([event.verb.value for event in events]),
         "metadata": _array([_quoted(_audit_metadata(event)) for event in events]),
-        "from_statuses": _array(from_statuses),
     }
 
 

@@ -11,14 +11,15 @@ The order of the steps is what the guarantees rest on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any, Final
-from uuid import UUID
 
 import faust
 import structlog
 
+from agents.effects import Applied, Effects
 from agents.lane import Lane
 from agents.reconciler import Reconciler
 from agents.report import Report
@@ -29,13 +30,12 @@ from streams.outcomes import Dead, Reason
 from streams.topics import SOURCE_ID
 from streams.transport import Record
 
-__all__ = ["Parameters", "VerbAgent"]
+__all__ = ["VerbAgent"]
 
 log = structlog.get_logger(__name__)
 
 _NO_TEAM: Final = "an audit row needs a team: neither the event nor a row has one"
 
-Parameters = Callable[[Sequence[Report]], Mapping[str, Any]]
 Release = Callable[[Sequence[Report]], Awaitable[None]]
 
 
@@ -43,26 +43,26 @@ class VerbAgent:
     """One verb's agent, on its lane.
 
     Arguments:
-        name: of the agent and its lane.
-        statement: name of the file under ``agents/sql``.
-        parameters: makes the statement's parameters from a batch.
+        effects: shared by all verbs' agents.
+        name: of the agent and its lane, and of its rule in ``agents/sql/effects.sql``.
         hooks: whether the events go to the hook sinks.
+        audits: whether it writes audit rows.
     """
 
     def __init__(
         self,
         reconciler: Reconciler,
+        effects: Effects,
         name: str,
         *,
-        statement: str,
-        parameters: Parameters,
         hooks: bool,
+        audits: bool = False,
     ) -> None:
         self.name = name
         self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
-        self._statement = reconciler.statement(name, statement)
-        self._parameters = parameters
+        self._effects = effects
+        effects.connect(name, audits=audits)
         topics = reconciler.topics.hooks if hooks else {}
         self._hooks = [
             (reconciler.outlet(name, topic), reconciler.caps[sink])
@@ -102,28 +102,30 @@ class VerbAgent:
         if self._release is not None:
             await self._release(reports)
 
-    async def _apply(self, reports: list[Report]) -> list[Report]:
+    async def _apply(self, reports: list[Report], *, alone: bool = False) -> list[Report]:
         """Have the effects of `reports`; dead-letter, and leave out, what cannot be stored."""
-        parameters = self._parameters(reports)
+        # What went wrong may be another stage's: from the second attempt on this one goes alone.
+        ways = chain([] if alone else [self._effects.together], repeat(self._effects.alone))
         try:
-            row = await self._stage.insist(
-                lambda: self._statement.run(parameters),
+            applied = await self._stage.insist(
+                lambda: next(ways)(self.name, reports),
                 give_up_on=(DatabaseRejectedError,),
                 of=reports,
             )
         except DatabaseRejectedError as exc:
+            if not alone:
+                return await self._apply(reports, alone=True)
             if len(reports) == 1:
                 await self._bury(reports, Dead(Reason.REFUSED_BY_POSTGRES, str(exc)))
                 return []
             half = len(reports) // 2
-            return await self._apply(reports[:half]) + await self._apply(reports[half:])
-        return await self._account(reports, row)
+            first = await self._apply(reports[:half], alone=True)
+            return first + await self._apply(reports[half:], alone=True)
+        return await self._account(reports, applied)
 
-    async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
-        fresh, changed = row[0], row[1]
-        homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
+    async def _account(self, reports: list[Report], applied: Applied) -> list[Report]:
         done = reports
-        if homeless:
+        if homeless := applied.homeless:
             done = [report for report in reports if report.event.capsule_id not in homeless]
             without = [report for report in reports if report.event.capsule_id in homeless]
             await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
@@ -132,8 +134,8 @@ class VerbAgent:
             action="batch_applied",
             stage=self.name,
             entries=len(done),
-            fresh=fresh,
-            changed=changed,
+            fresh=applied.fresh.get(self.name, 0),
+            changed=applied.changed.get(self.name, 0),
         )
         return done
 

@@ -20,6 +20,7 @@ from agents import create, destroy, failure, pause, resume
 from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
+from agents.effects import Effects
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.pause_watch import PauseWatch
@@ -195,7 +196,11 @@ def create_app(settings: Settings) -> ReconcilerApp:
     reconciler = app.reconciler
     readings = Readings(payload_max_bytes=settings.payload_max_bytes)
     Route(reconciler, readings)
-    verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
+    effects = Effects(reconciler)
+    verbs = [
+        module.make_agent(reconciler, effects)
+        for module in (create, resume, pause, destroy, failure)
+    ]
     dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)

@@ -2,14 +2,14 @@
 
 Nothing here is a second list to keep up to date. Agents and the topics or channels they read
 are Faust's own; where they send to and which tables they write is noted by the very objects
-they send and write with (:class:`Outlet`, :class:`Statement`), and the tables of a statement
-are read from its SQL.
+they send and write with (:class:`Outlet`, :class:`Statement`, :class:`SharedStatement`), and the
+tables of a statement are read from its SQL.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -29,7 +29,17 @@ from streams.transport import (
     StreamConfig,
 )
 
-__all__ = ["Edge", "Kind", "Node", "Outlet", "Statement", "Topology", "Wiring", "topology_of"]
+__all__ = [
+    "Edge",
+    "Kind",
+    "Node",
+    "Outlet",
+    "SharedStatement",
+    "Statement",
+    "Topology",
+    "Wiring",
+    "topology_of",
+]
 
 #: ``update <table>`` and ``insert into <table>``; the ``update`` of an upsert names no table, nor
 #: does that of a lock.
@@ -134,10 +144,8 @@ class Statement:
     def __init__(self, postgres: Postgres, wiring: Wiring, stage: str, sql: str) -> None:
         self._postgres = postgres
         self.sql = sql
-        code = re.sub(r"--.*", "", sql)
         #: In the order in which the statement writes, and returns how many rows it wrote.
-        self._flows = [wiring.connect(stage, table) for table in _WRITES.findall(code)]
-        wiring.tables.update(flow.target for flow in self._flows)
+        self._flows = [wiring.connect(stage, table) for table in _tables_of(sql, wiring)]
 
     async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
@@ -145,6 +153,41 @@ class Statement:
         for flow, written in zip(self._flows, row, strict=False):
             flow.entries += written
         return row
+
+
+class SharedStatement:
+    """One SQL statement that several stages run together, over a batch of each.
+
+    Its one row begins with how many rows it wrote into each table, in the order of the writes:
+    an object for each, with the number by stage; null is an empty one.
+    """
+
+    def __init__(self, postgres: Postgres, wiring: Wiring, sql: str) -> None:
+        self._postgres = postgres
+        self._wiring = wiring
+        self.sql = sql
+        #: By table, in the order of the writes, and by stage.
+        self._flows: dict[str, dict[str, Flow]] = {table: {} for table in _tables_of(sql, wiring)}
+
+    def connect(self, stage: str, *, besides: Collection[str] = ()) -> None:
+        """Note that `stage` runs it, and writes all of its tables but for those in `besides`."""
+        for table, flows in self._flows.items():
+            if table not in besides:
+                flows[stage] = self._wiring.connect(stage, table)
+
+    async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
+        row = await self._postgres.fetch_row(self.sql, parameters, prepared=True)
+        for flows, written in zip(self._flows.values(), row, strict=False):
+            for stage, rows in (written or {}).items():
+                flows[stage].entries += rows
+        return row
+
+
+def _tables_of(sql: str, wiring: Wiring) -> list[str]:
+    tables: list[str] = _WRITES.findall(re.sub(r"--.*", "", sql))
+    wiring.tables.update(tables)
+    return tables
 
 
 @dataclass(frozen=True, slots=True)
