@@ -1,22 +1,27 @@
-"""The effects of batches in Postgres: what several verbs have ready goes as one statement.
+"""The effects of batches in Postgres: what several verbs have ready goes in one round trip.
 
-While a statement is on its way, what the agents hand in waits; the next takes all of it. So there
-is one statement for as many events as have gathered, and no waiting for them to gather. A capsule
-is in one batch of one agent at a time, so it is in a statement once at most.
+While it is on its way, what the agents hand in waits; the next takes all of it. So there is one
+statement for as many events as have gathered, and no waiting for them to gather.
+
+A statement has room for one report of a capsule. Where a batch has more of them, the statement is
+run once for each wave of it, in one transaction: the first has the first report of each capsule,
+the second the second of those that have one, and so on. Each sees what those before it have done.
+A capsule is in one batch of one agent at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from agents.parameters import Batch, parameters_of
-from agents.reconciler import Reconciler
+from agents.parameters import parameters_of, waves_of
 from agents.report import Report
+from agents.stage import Stage
+from streams.topology import SharedStatement
 
 __all__ = ["Applied", "Effects"]
 
@@ -27,55 +32,69 @@ _TURNS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What one statement has done."""
+    """What one round trip has done."""
 
-    #: Marks that were moved, and rows that were changed, by stage.
-    fresh: Mapping[str, int]
-    changed: Mapping[str, int]
+    #: Marks that were moved, and rows that were changed.
+    fresh: int
+    changed: int
     #: Capsules whose entry was left alone, since no team is known for its audit row.
     homeless: frozenset[UUID]
 
 
 class Effects:
-    """What the verb agents share: the statement ``agents/sql/effects.sql``."""
+    """What the verb agents share: the statement ``agents/sql/effects.sql``.
 
-    def __init__(self, reconciler: Reconciler) -> None:
-        self._statement = reconciler.shared_statement("effects")
-        self._batch_max = reconciler.settings.lane_batch_max
-        self._waiting: list[tuple[Batch, Future[Applied]]] = []
+    Arguments:
+        batch_max: reports in one transaction, at most, unless one batch has more.
+    """
+
+    def __init__(self, statement: SharedStatement, *, batch_max: int) -> None:
+        self._statement = statement
+        #: Of all that have effects, by name: a batch of one may have reports of another.
+        self.stages: dict[str, Stage] = {}
+        self._batch_max = batch_max
+        self._waiting: list[tuple[Sequence[Report], Future[Applied]]] = []
         self._running: asyncio.Task[None] | None = None
 
-    def connect(self, stage: str, *, audits: bool) -> None:
+    def connect(self, stage: Stage, *, audits: bool) -> None:
         """Note that `stage` is one of those that have effects; few of them write audit rows."""
-        self._statement.connect(stage, besides=() if audits else (_AUDIT_LOGS,))
+        self.stages[stage.name] = stage
+        self._statement.connect(stage.name, besides=() if audits else (_AUDIT_LOGS,))
 
-    async def alone(self, stage: str, reports: Sequence[Report]) -> Applied:
-        """Have the effects of `reports` in a statement of their own.
+    async def alone(self, reports: Sequence[Report]) -> Applied:
+        """Have the effects of `reports`, and of nothing else: all of them or none.
 
         Raises:
             DatabaseUnavailableError: it may or may not have taken effect; run it again.
             DatabaseRejectedError: it never will.
         """
-        return await self._run([(stage, reports)])
+        waves = [parameters_of(wave) for wave in waves_of(reports)]
+        fresh = changed = 0
+        homeless: set[UUID] = set()
+        for answer in await self._statement.run(waves):
+            fresh += sum(answer[0].values())
+            changed += sum(answer[1].values())
+            homeless.update(map(UUID, answer[3]))
+        return Applied(fresh, changed, frozenset(homeless))
 
-    async def together(self, stage: str, reports: Sequence[Report]) -> Applied:
-        """Have the effects of `reports`, in one statement with what others hand in meanwhile.
+    async def together(self, reports: Sequence[Report]) -> Applied:
+        """Have the effects of `reports`, in one transaction with what others hand in meanwhile.
 
         Raises:
             DatabaseUnavailableError: as above, perhaps for what others have handed in.
             DatabaseRejectedError: likewise.
         """
         answer: Future[Applied] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((stage, reports), answer))
+        self._waiting.append((reports, answer))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run_all())
         return await answer
 
     async def _run_all(self) -> None:
         while self._waiting:
-            batches, answers = self._take()
+            reports, answers = self._take()
             try:
-                applied = await self._run(batches)
+                applied = await self.alone(reports)
             except asyncio.CancelledError:
                 for answer in answers:
                     answer.cancel()
@@ -91,20 +110,14 @@ class Effects:
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
 
-    def _take(self) -> tuple[list[Batch], list[Future[Applied]]]:
+    def _take(self) -> tuple[list[Report], list[Future[Applied]]]:
         """Take what waits, first come, first served, as far as it fits into one statement."""
-        batches: list[Batch] = []
+        reports: list[Report] = []
         answers: list[Future[Applied]] = []
-        room = self._batch_max
         for batch, answer in self._waiting:
-            room -= len(batch[1])
-            if batches and room < 0:
+            if answers and len(reports) + len(batch) > self._batch_max:
                 break
-            batches.append(batch)
+            reports += batch
             answers.append(answer)
-        del self._waiting[: len(batches)]
-        return batches, answers
-
-    async def _run(self, batches: Sequence[Batch]) -> Applied:
-        row = await self._statement.run(parameters_of(batches))
-        return Applied(row[0] or {}, row[1] or {}, frozenset(map(UUID, row[3])))
+        del self._waiting[: len(answers)]
+        return reports, answers

@@ -45,7 +45,7 @@ class Lane:
         return len(self._waiting)
 
     async def put(self, reports: Iterable[Report]) -> None:
-        """Append `reports`, at most one of each capsule among all that are under way."""
+        """Append `reports`; all that is under way of a capsule is here, and in order."""
         self._waiting.extend(reports)
         if self._waiting and not self._announced:
             self._announced = True

@@ -1,12 +1,12 @@
-"""Order per capsule: one report of a capsule is under way at a time.
+"""Order per capsule: what is under way of a capsule at one time is a run of its reports.
 
 A report whose capsule is busy waits behind the earlier ones, and only behind those: other
-capsules pass. When the one under way is done, the next of its capsule is let go.
+capsules pass. When all that was under way is done, as many of those behind it are let go as may
+go together: whoever is given a run keeps it in order.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -16,33 +16,46 @@ T = TypeVar("T")
 
 
 class KeyedOrder(Generic[T]):
-    """Lets items with the same key go one at a time, in the order they came.
+    """Lets items with the same key go one run at a time, in the order they came.
 
     Arguments:
         key: what must not overtake itself.
+        joins: whether an item may go in a run with others; one that may not goes alone.
+        run_max: items in a run, at most.
     """
 
-    def __init__(self, key: Callable[[T], Hashable]) -> None:
+    def __init__(
+        self,
+        key: Callable[[T], Hashable],
+        *,
+        joins: Callable[[T], bool] = lambda _: False,
+        run_max: int = 1,
+    ) -> None:
         self._key = key
-        #: A key stands here while an item of it is under way; behind it, those that wait, if any.
-        self._waiting: dict[Hashable, deque[T] | None] = {}
+        self._joins = joins
+        self._run_max = run_max
+        #: By key, while anything of it is under way: those that wait behind it.
+        self._waiting: dict[Hashable, list[T]] = {}
+        self._under_way: dict[Hashable, int] = {}
         self._held_back = 0
 
     def admit(self, items: Iterable[T]) -> list[T]:
-        """Take `items` in and return those that may go now; they are then under way."""
-        ready = []
+        """Take `items` in and return those that may go now, run by run; they are under way then."""
+        begun = []
         waiting, key_of = self._waiting, self._key
         for item in items:
             key = key_of(item)
-            if key not in waiting:
-                waiting[key] = None
-                ready.append(item)
-                continue
-            behind = waiting[key]
+            behind = waiting.get(key)
             if behind is None:
-                behind = waiting[key] = deque()
-            behind.append(item)
-            self._held_back += 1
+                waiting[key] = [item]
+                begun.append(key)
+            else:
+                behind.append(item)
+                self._held_back += 1
+        self._held_back += len(begun)
+        ready: list[T] = []
+        for key in begun:
+            ready += self._begin(key)
         return ready
 
     def release(self, items: Iterable[T]) -> list[T]:
@@ -51,21 +64,37 @@ class KeyedOrder(Generic[T]):
         Raises:
             KeyError: an item was not under way.
         """
-        ready = []
-        waiting, key_of = self._waiting, self._key
+        ready: list[T] = []
+        waiting, under_way, key_of = self._waiting, self._under_way, self._key
         for item in items:
             key = key_of(item)
-            if behind := waiting[key]:
-                ready.append(behind.popleft())
-                self._held_back -= 1
+            left = under_way[key] - 1
+            if left:
+                under_way[key] = left
+            elif waiting[key]:
+                ready += self._begin(key)
             else:
-                del waiting[key]
+                del waiting[key], under_way[key]
         return ready
+
+    def _begin(self, key: Hashable) -> list[T]:
+        """Let the next run of `key` go; some of it is there."""
+        behind = self._waiting[key]
+        size = 1
+        if len(behind) > 1 and self._run_max > 1 and self._joins(behind[0]):
+            most = min(len(behind), self._run_max)
+            while size < most and self._joins(behind[size]):
+                size += 1
+        run = behind[:size]
+        del behind[:size]
+        self._under_way[key] = size
+        self._held_back -= size
+        return run
 
     @property
     def busy(self) -> int:
         """Keys with an item under way."""
-        return len(self._waiting)
+        return len(self._under_way)
 
     @property
     def held_back(self) -> int:

@@ -1,4 +1,4 @@
-"""Batches as parameters: one array a column, as ``agents/sql/effects.sql`` takes them.
+"""Reports as parameters: one array a column, as ``agents/sql/effects.sql`` takes them.
 
 An array is one text in Postgres' own notation: taken apart and quoted item by item it would cost
 the worker more than all else that is done for a statement.
@@ -7,7 +7,6 @@ the worker more than all else that is done for a statement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -17,25 +16,38 @@ from agents.report import Report
 from streams.events import CapsuleEvent
 from streams.ids import format_capsule_id
 
-__all__ = ["Batch", "parameters_of"]
+__all__ = ["parameters_of", "waves_of"]
 
 _NULL: Final = "NULL"
 #: An audit row's id follows from its source entry, so that a second one cannot be stored.
 _AUDIT_IDS: Final = UUID("6f1d2c0e-6d0b-5c7e-9a53-0c1d2f7a9e44")
 
-#: What a stage has in hand.
-Batch = tuple[str, Sequence[Report]]
+
+def waves_of(reports: Iterable[Report]) -> list[list[Report]]:
+    """Split `reports` so that each part has one of a capsule at most; none is empty.
+
+    The later ones of a capsule are in later parts. What is in a part is in all before it.
+    """
+    waves: list[list[Report]] = []
+    seen: dict[int, int] = {}
+    for report in reports:
+        capsule = report.event.capsule_id.int
+        number = seen.get(capsule, 0)
+        seen[capsule] = number + 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(report)
+    return waves
 
 
-def parameters_of(batches: Sequence[Batch]) -> Mapping[str, str]:
-    """Return the parameters of the statement that is run for all of `batches`."""
-    events = [report.event for _, reports in batches for report in reports]
-    stages = (repeat(stage, len(reports)) for stage, reports in batches)
+def parameters_of(wave: Sequence[Report]) -> Mapping[str, str]:
+    """Return the parameters of the statement for `wave`."""
+    events = [report.event for report in wave]
     return {
         "capsule_ids": _array([event.capsule_id.hex for event in events]),
         "ms": _array([str(event.source_id.ms) for event in events]),
         "seq": _array([str(event.source_id.seq) for event in events]),
-        "stages": _array(chain.from_iterable(stages)),
+        "stages": _array([report.stage for report in wave]),
         "host_ips": _array([_quoted(event.host_ip) for event in events]),
     } | _audit([event for event in events if not event.succeeded and event.audit_needed])
 

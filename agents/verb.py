@@ -11,7 +11,9 @@ The order of the steps is what the guarantees rest on:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any, Final
@@ -22,7 +24,7 @@ import structlog
 from agents.effects import Applied, Effects
 from agents.lane import Lane
 from agents.reconciler import Reconciler
-from agents.report import Report
+from agents.report import Report, by_stage
 from streams.dead_letters.record import DeadLetter
 from streams.errors import DatabaseRejectedError
 from streams.events import sandbox_event
@@ -62,13 +64,15 @@ class VerbAgent:
         self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
         self._effects = effects
-        effects.connect(name, audits=audits)
         topics = reconciler.topics.hooks if hooks else {}
         self._hooks = [
             (reconciler.outlet(name, topic), reconciler.caps[sink])
             for sink, topic in topics.items()
         ]
         self._stage = reconciler.stage(name)
+        effects.connect(self._stage, audits=audits)
+        #: Its own, and those of others: what waits behind a report of a capsule comes with it.
+        self._stages = effects.stages
         self._release: Release | None = None
         reconciler.app.agent(self.lane.channel, name=name)(self.run)
 
@@ -85,8 +89,10 @@ class VerbAgent:
         for _, cap in self._hooks:
             if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
                 return
-        self._stage.receive(reports)
-        self._stage.trace.receive(reports)
+        of_stages = by_stage(reports)
+        for name, of_stage in of_stages.items():
+            self._stages[name].receive(of_stage)
+            self._stages[name].trace.receive(of_stage)
         with self._reconciler.working([report.entry for report in reports]) as ours:
             mine = reports
             if len(ours) < len(reports):
@@ -94,11 +100,9 @@ class VerbAgent:
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
-                self._stage.done(
-                    [report.entry for report in applied],
-                    source_ms=[report.event.source_id.ms for report in applied],
-                )
-        self._stage.trace.end(reports, "left")
+                self._done(applied)
+        for name, of_stage in of_stages.items():
+            self._stages[name].trace.end(of_stage, "left")
         if self._release is not None:
             await self._release(reports)
 
@@ -107,21 +111,27 @@ class VerbAgent:
         # What went wrong may be another stage's: from the second attempt on this one goes alone.
         ways = chain([] if alone else [self._effects.together], repeat(self._effects.alone))
         try:
-            applied = await self._stage.insist(
-                lambda: next(ways)(self.name, reports),
-                give_up_on=(DatabaseRejectedError,),
-                of=reports,
-            )
+            with self._traced(reports):
+                applied = await self._stage.insist(
+                    lambda: next(ways)(reports), give_up_on=(DatabaseRejectedError,)
+                )
         except DatabaseRejectedError as exc:
             if not alone:
                 return await self._apply(reports, alone=True)
             if len(reports) == 1:
                 await self._bury(reports, Dead(Reason.REFUSED_BY_POSTGRES, str(exc)))
                 return []
+            # One half after the other: the later one may have later reports of a capsule.
             half = len(reports) // 2
             first = await self._apply(reports[:half], alone=True)
             return first + await self._apply(reports[half:], alone=True)
         return await self._account(reports, applied)
+
+    def _traced(self, reports: Sequence[Report]) -> ExitStack:
+        statements = ExitStack()
+        for name, of_stage in by_stage(reports).items():
+            statements.enter_context(self._stages[name].trace.statement(of_stage))
+        return statements
 
     async def _account(self, reports: list[Report], applied: Applied) -> list[Report]:
         done = reports
@@ -134,15 +144,23 @@ class VerbAgent:
             action="batch_applied",
             stage=self.name,
             entries=len(done),
-            fresh=applied.fresh.get(self.name, 0),
-            changed=applied.changed.get(self.name, 0),
+            fresh=applied.fresh,
+            changed=applied.changed,
         )
         return done
 
+    def _done(self, reports: Sequence[Report]) -> None:
+        for name, of_stage in by_stage(reports).items():
+            self._stages[name].done(
+                [report.entry for report in of_stage],
+                source_ms=[report.event.source_id.ms for report in of_stage],
+            )
+
     async def _bury(self, reports: list[Report], why: Dead) -> None:
-        await self._stage.dead(
-            (report.entry, DeadLetter.of_report(report.entry, self.name, why)) for report in reports
-        )
+        for name, of_stage in by_stage(reports).items():
+            await self._stages[name].dead(
+                (report.entry, DeadLetter.of_report(report.entry, name, why)) for report in of_stage
+            )
 
     async def _publish(self, reports: list[Report]) -> None:
         """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
@@ -157,8 +175,10 @@ class VerbAgent:
             )
             for report in reports
         ]
-        self._stage.trace.carry(reports, records)
+        of = Counter(report.stage for report in reports)
+        for name in of:
+            self._stages[name].trace.carry(reports, records)
         # All at once: one more sink is not to be one more round trip.
-        await asyncio.gather(*(outlet.send(records) for outlet, _ in self._hooks))
+        await asyncio.gather(*(outlet.send(records, of=of) for outlet, _ in self._hooks))
         for _, cap in self._hooks:
             cap.note_sent(len(records))

@@ -196,7 +196,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
     reconciler = app.reconciler
     readings = Readings(payload_max_bytes=settings.payload_max_bytes)
     Route(reconciler, readings)
-    effects = Effects(reconciler)
+    effects = Effects(reconciler.shared_statement("effects"), batch_max=settings.lane_batch_max)
     verbs = [
         module.make_agent(reconciler, effects)
         for module in (create, resume, pause, destroy, failure)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 import faust
+import orjson
 
 from streams.figures.meter import Flow, Meter
 from streams.postgres import Postgres
@@ -101,14 +102,22 @@ class Outlet:
         self._app = app
         self._stage = stage
         self._topic = topic.get_topic_name()
-        self._flow = wiring.connect(stage, self._topic)
+        wiring.connect(stage, self._topic)
+        self._meters = wiring.meter
         self._meter = wiring.meter.stage(stage)
         self._trace = wiring.tracing.stage(stage)
 
-    async def send(self, records: Sequence[Record], *, holding: Holding | None = None) -> None:
+    async def send(
+        self,
+        records: Sequence[Record],
+        *,
+        holding: Holding | None = None,
+        of: Mapping[str, int] | None = None,
+    ) -> None:
         """Append `records`, at least once each; returns when all are in Redis.
 
         With `holding` only while this worker holds that partition; raises `NotOwnedError`.
+        Where some of them are of other stages, `of` has how many there are of each.
         """
         if not records:
             return
@@ -128,7 +137,8 @@ class Outlet:
             on_retry=self._put_off,
         )
         self._meter.unblock()
-        self._flow.entries += len(records)
+        for stage, number in (of or {self._stage: len(records)}).items():
+            self._meters.flow(stage, self._topic).entries += number
 
     def _put_off(self, exc: BaseException | None) -> None:
         self._meter.block("redis")
@@ -156,10 +166,11 @@ class Statement:
 
 
 class SharedStatement:
-    """One SQL statement that several stages run together, over a batch of each.
+    """One SQL statement that several stages run together.
 
-    Its one row begins with how many rows it wrote into each table, in the order of the writes:
-    an object for each, with the number by stage; null is an empty one.
+    What it returns is lines of JSON, one for each time it was run in this transaction. A line
+    begins with how many rows it wrote into each table, in the order of the writes: an object for
+    each, with the number by stage.
     """
 
     def __init__(self, postgres: Postgres, wiring: Wiring, sql: str) -> None:
@@ -175,13 +186,18 @@ class SharedStatement:
             if table not in besides:
                 flows[stage] = self._wiring.connect(stage, table)
 
-    async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
-        row = await self._postgres.fetch_row(self.sql, parameters, prepared=True)
-        for flows, written in zip(self._flows.values(), row, strict=False):
-            for stage, rows in (written or {}).items():
-                flows[stage].entries += rows
-        return row
+    async def run(self, times: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Run it once with each of these parameters, in one transaction; return what each did.
+
+        Errors: `Postgres.fetch_row`.
+        """
+        row = await self._postgres.fetch_row(self.sql, *times, prepared=True)
+        answers = [orjson.loads(line) for line in row[0].splitlines()]
+        for answer in answers:
+            for flows, written in zip(self._flows.values(), answer, strict=False):
+                for stage, rows in written.items():
+                    flows[stage].entries += rows
+        return answers
 
 
 def _tables_of(sql: str, wiring: Wiring) -> list[str]:

@@ -1,6 +1,6 @@
 -- The effects of a batch: marks, status changes and audit rows, whatever the verbs.
 -- Only entries above their capsule's watermark count; the watermark moves in the same statement.
--- Each capsule is in a batch once at most.
+-- A capsule is in it once at most.
 with rule (stage, from_statuses, to_status) as (
     values
     ('create', array['starting'], 'running'),
@@ -93,15 +93,26 @@ audited as (
     returning 1
 )
 
--- How many rows were written into each table, by stage.
+-- How many rows were written into each table, by stage, and who is homeless: a line of JSON. Where
+-- this is run several times in one transaction the last one has the lines of all.
 select
-    (
-        select jsonb_object_agg(stage, rows)
-        from (select stage, count(*) as rows from counted group by stage) as n
-    ) as fresh,
-    (
-        select jsonb_object_agg(stage, rows)
-        from (select stage, count(*) as rows from changed group by stage) as n
-    ) as changed,
-    (select jsonb_build_object('failure', count(*)) from audited) as audited,
-    array(select capsule_id::text from homeless) as homeless
+    set_config(
+        'capsules.applied',
+        concat_ws(
+            e'\n',
+            nullif(current_setting('capsules.applied', true), ''),
+            jsonb_build_array(
+                (
+                    select coalesce(jsonb_object_agg(stage, rows), '{}')
+                    from (select stage, count(*) as rows from counted group by stage) as n
+                ),
+                (
+                    select coalesce(jsonb_object_agg(stage, rows), '{}')
+                    from (select stage, count(*) as rows from changed group by stage) as n
+                ),
+                (select jsonb_build_object('failure', count(*)) from audited),
+                array(select capsule_id from homeless)
+            )
+        ),
+        true
+    ) as applied

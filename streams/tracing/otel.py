@@ -167,7 +167,8 @@ class _StageSpans(StageTrace):
         nothing = {name: b"" for context in written.values() for name in context}
         for item, record in zip(items, records, strict=True):
             assert isinstance(record.headers, dict)  # noqa: S101 - as the contract says
-            record.headers.update(nothing)
+            for name, empty in nothing.items():
+                record.headers.setdefault(name, empty)
             if (context := written.get(_entry(item))) is not None:
                 record.headers.update(context)
 
