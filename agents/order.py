@@ -34,61 +34,61 @@ class KeyedOrder(Generic[T]):
         self._key = key
         self._joins = joins
         self._run_max = run_max
-        #: By key, while anything of it is under way: those that wait behind it.
-        self._waiting: dict[Hashable, list[T]] = {}
+        #: By key: how many items are under way, and those that wait behind them, if any.
         self._under_way: dict[Hashable, int] = {}
-        self._held_back = 0
+        self._waiting: dict[Hashable, list[T]] = {}
 
     def admit(self, items: Iterable[T]) -> list[T]:
-        """Take `items` in and return those that may go now, run by run; they are under way then."""
-        begun = []
-        waiting, key_of = self._waiting, self._key
+        """Take `items` in and return those that may go now; they are then under way.
+
+        An item whose key is not busy goes at once, and alone.
+        """
+        ready = []
+        under_way, key_of = self._under_way, self._key
         for item in items:
             key = key_of(item)
-            behind = waiting.get(key)
-            if behind is None:
-                waiting[key] = [item]
-                begun.append(key)
+            if key not in under_way:
+                under_way[key] = 1
+                ready.append(item)
             else:
-                behind.append(item)
-                self._held_back += 1
-        self._held_back += len(begun)
-        ready: list[T] = []
-        for key in begun:
-            ready += self._begin(key)
+                self._waiting.setdefault(key, []).append(item)
         return ready
 
     def release(self, items: Iterable[T]) -> list[T]:
         """Note that `items`, which were under way, are done; return those that may go now.
 
+        The items of a run come one after the other.
+
         Raises:
             KeyError: an item was not under way.
         """
         ready: list[T] = []
-        waiting, under_way, key_of = self._waiting, self._under_way, self._key
+        under_way, key_of = self._under_way, self._key
         for item in items:
             key = key_of(item)
             left = under_way[key] - 1
             if left:
                 under_way[key] = left
-            elif waiting[key]:
-                ready += self._begin(key)
+            elif key in self._waiting:
+                run = self._next(key)
+                under_way[key] = len(run)
+                ready += run
             else:
-                del waiting[key], under_way[key]
+                del under_way[key]
         return ready
 
-    def _begin(self, key: Hashable) -> list[T]:
-        """Let the next run of `key` go; some of it is there."""
+    def _next(self, key: Hashable) -> list[T]:
+        """Take the next run out of those that wait."""
         behind = self._waiting[key]
         size = 1
-        if len(behind) > 1 and self._run_max > 1 and self._joins(behind[0]):
+        if self._joins(behind[0]):
             most = min(len(behind), self._run_max)
             while size < most and self._joins(behind[size]):
                 size += 1
         run = behind[:size]
         del behind[:size]
-        self._under_way[key] = size
-        self._held_back -= size
+        if not behind:
+            del self._waiting[key]
         return run
 
     @property
@@ -99,4 +99,4 @@ class KeyedOrder(Generic[T]):
     @property
     def held_back(self) -> int:
         """Items that wait for an earlier one of their key."""
-        return self._held_back
+        return sum(map(len, self._waiting.values()))

@@ -48,7 +48,7 @@ def parameters_of(wave: Sequence[Report]) -> Mapping[str, str]:
         "ms": _array([str(event.source_id.ms) for event in events]),
         "seq": _array([str(event.source_id.seq) for event in events]),
         "stages": _array([report.stage for report in wave]),
-        "host_ips": _array([_quoted(event.host_ip) for event in events]),
+        "host_ips": _texts([event.host_ip for event in events]),
     } | _audit([event for event in events if not event.succeeded and event.audit_needed])
 
 
@@ -61,7 +61,7 @@ def _audit(events: Sequence[CapsuleEvent]) -> dict[str, str]:
         "team_ids": _array([_NULL if team is None else team.hex for team in teams]),
         "resource_ids": _array([format_capsule_id(event.capsule_id) for event in events]),
         "actions": _array([event.verb.value for event in events]),
-        "metadata": _array([_quoted(_audit_metadata(event)) for event in events]),
+        "metadata": _texts([_audit_metadata(event) for event in events]),
     }
 
 
@@ -70,10 +70,13 @@ def _array(items: Iterable[str]) -> str:
     return "{" + ",".join(items) + "}"
 
 
-def _quoted(text: str) -> str:
-    """A text from outside as an item of an array."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _texts(items: Sequence[str]) -> str:
+    """An array of texts from outside."""
+    joined = '","'.join(items)
+    if "\\" in joined or joined.count('"') > 2 * (len(items) - 1):
+        escaped = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+        joined = '","'.join(escaped)
+    return f'{{"{joined}"}}' if items else "{}"
 
 
 def _audit_id(event: CapsuleEvent) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any, Final
@@ -100,7 +99,11 @@ class VerbAgent:
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
-                self._done(applied)
+                for name, done in by_stage(applied).items():
+                    self._stages[name].done(
+                        [report.entry for report in done],
+                        source_ms=[report.event.source_id.ms for report in done],
+                    )
         for name, of_stage in of_stages.items():
             self._stages[name].trace.end(of_stage, "left")
         if self._release is not None:
@@ -111,10 +114,12 @@ class VerbAgent:
         # What went wrong may be another stage's: from the second attempt on this one goes alone.
         ways = chain([] if alone else [self._effects.together], repeat(self._effects.alone))
         try:
-            with self._traced(reports):
-                applied = await self._stage.insist(
-                    lambda: next(ways)(reports), give_up_on=(DatabaseRejectedError,)
-                )
+            applied = await self._stage.insist(
+                lambda: next(ways)(reports),
+                give_up_on=(DatabaseRejectedError,),
+                of=reports,
+                beside=[stage for name, stage in self._stages.items() if name != self.name],
+            )
         except DatabaseRejectedError as exc:
             if not alone:
                 return await self._apply(reports, alone=True)
@@ -126,12 +131,6 @@ class VerbAgent:
             first = await self._apply(reports[:half], alone=True)
             return first + await self._apply(reports[half:], alone=True)
         return await self._account(reports, applied)
-
-    def _traced(self, reports: Sequence[Report]) -> ExitStack:
-        statements = ExitStack()
-        for name, of_stage in by_stage(reports).items():
-            statements.enter_context(self._stages[name].trace.statement(of_stage))
-        return statements
 
     async def _account(self, reports: list[Report], applied: Applied) -> list[Report]:
         done = reports
@@ -148,13 +147,6 @@ class VerbAgent:
             changed=applied.changed,
         )
         return done
-
-    def _done(self, reports: Sequence[Report]) -> None:
-        for name, of_stage in by_stage(reports).items():
-            self._stages[name].done(
-                [report.entry for report in of_stage],
-                source_ms=[report.event.source_id.ms for report in of_stage],
-            )
 
     async def _bury(self, reports: list[Report], why: Dead) -> None:
         for name, of_stage in by_stage(reports).items():

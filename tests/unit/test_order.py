@@ -44,10 +44,6 @@ class OrderMachine(RuleBasedStateMachine):
             assert ready[first : first + len(run)] == run, "a run is not in one piece"
             assert len(run) <= self.run_max
             assert len(run) == 1 or all(joins for *_, joins in run)
-            before = len(self.gone[key])
-            behind = self.admitted[key][before + len(run) : before + len(run) + 1]
-            full = len(run) == self.run_max or not run[-1][2]
-            assert full or not behind or not behind[0][2], "one more could have gone along"
         for item in ready:
             self.under_way.append(item)
             self.gone[item[0]].append(item)
@@ -68,7 +64,13 @@ class OrderMachine(RuleBasedStateMachine):
             else []
         )
         self.under_way = [item for item in self.under_way if item not in done]
-        self.start(self.order.release(done))
+        ready = self.order.release(done)
+        for key in {key for key, *_ in ready}:
+            run = [item for item in ready if item[0] == key]
+            behind = self.admitted[key][run[-1][1] + 1 :]
+            full = len(run) == self.run_max or not run[-1][2]
+            assert full or not behind or not behind[0][2], "one more could have gone along"
+        self.start(ready)
 
     @invariant()
     def each_key_goes_in_the_order_it_came(self) -> None:
