@@ -5,21 +5,13 @@ The control plane usually wrote the new status itself; then the row is left as i
 
 from __future__ import annotations
 
-from functools import partial
-
-from agents.parameters import started
+from agents.effects import Effects
 from agents.reconciler import Reconciler
 from agents.verb import VerbAgent
 
 __all__ = ["make_agent"]
 
 
-def make_agent(reconciler: Reconciler) -> VerbAgent:
+def make_agent(reconciler: Reconciler, effects: Effects) -> VerbAgent:
     """Make the agent ``create``."""
-    return VerbAgent(
-        reconciler,
-        "create",
-        statement="running",
-        parameters=partial(started, from_status="starting"),
-        hooks=True,
-    )
+    return VerbAgent(reconciler, effects, "create", hooks=True)

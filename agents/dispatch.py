@@ -1,9 +1,15 @@
-"""Dispatch: each report to its verb's lane, and none past an earlier one of its capsule."""
+"""Dispatch: each report to its verb's lane, and none past an earlier one of its capsule.
+
+Reports of one capsule that wait behind each other go together, in order: a run of them goes into
+the lane of its first. Failures go alone, since one may end as a dead letter that the later ones
+must not overtake.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 import faust
 
@@ -22,6 +28,8 @@ __all__ = ["FAILURE", "Dispatch"]
 
 #: The lane of reports that something failed, whatever the verb.
 FAILURE = "failure"
+#: Reports of one capsule that go together, at most.
+_RUN_MAX: Final = 8
 
 
 class Dispatch:
@@ -41,7 +49,11 @@ class Dispatch:
         self._readings = readings
         self._lanes = lanes
         self._stage = reconciler.stage(self.name)
-        self.order: KeyedOrder[Report] = KeyedOrder(lambda report: report.event.capsule_id.int)
+        self.order: KeyedOrder[Report] = KeyedOrder(
+            attrgetter("event.capsule_id.int"),
+            joins=attrgetter("event.succeeded"),
+            run_max=_RUN_MAX,
+        )
         self._flows = {
             name: reconciler.wiring.connect(self.name, f"lane.{lane.name}")
             for name, lane in lanes.items()
@@ -64,7 +76,8 @@ class Dispatch:
         for entry in entries:
             event = self._readings.read_again(entry.header(SOURCE_ID) or b"0-0", entry.value)
             if isinstance(event, CapsuleEvent):
-                reports.append(Report(event, entry))
+                stage = event.verb.value if event.succeeded else FAILURE
+                reports.append(Report(event, entry, stage))
             elif isinstance(event, Skip):
                 skipped.setdefault(event.rule, []).append(entry)
             else:
@@ -78,14 +91,17 @@ class Dispatch:
         return reports
 
     async def _hand_out(self, reports: Iterable[Report]) -> None:
+        """Give each run of reports of one capsule to the lane of its first."""
         by_lane: dict[str, list[Report]] = {}
+        capsule, lane = -1, ""
         for report in reports:
-            name = report.event.verb if report.event.succeeded else FAILURE
-            by_lane.setdefault(name, []).append(report)
-        for name, batch in by_lane.items():
-            self._flows[name].entries += len(batch)
+            if report.event.capsule_id.int != capsule:
+                capsule, lane = report.event.capsule_id.int, report.stage
+            by_lane.setdefault(lane, []).append(report)
+            self._flows[report.stage].entries += 1
+        for lane, batch in by_lane.items():
             self._stage.trace.hand_on(batch)
-            await self._lanes[name].put(batch)
+            await self._lanes[lane].put(batch)
 
     async def release(self, reports: Iterable[Report]) -> None:
         """Note that `reports` are done with, and hand out what waited behind them."""

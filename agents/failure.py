@@ -6,25 +6,14 @@ The row is written whether or not a status changed, but not for the reason
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Final
-
 from agents.dispatch import FAILURE
-from agents.parameters import failed
+from agents.effects import Effects
 from agents.reconciler import Reconciler
 from agents.verb import VerbAgent
 
 __all__ = ["make_agent"]
 
-_ALIVE: Final = ("running", "starting", "pausing", "resuming", "snapshotting")
 
-
-def make_agent(reconciler: Reconciler) -> VerbAgent:
+def make_agent(reconciler: Reconciler, effects: Effects) -> VerbAgent:
     """Make the agent ``failure``."""
-    return VerbAgent(
-        reconciler,
-        FAILURE,
-        statement="error",
-        parameters=partial(failed, from_statuses=_ALIVE),
-        hooks=False,
-    )
+    return VerbAgent(reconciler, effects, FAILURE, hooks=False, audits=True)

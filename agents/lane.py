@@ -13,6 +13,7 @@ capsule to another.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -44,7 +45,7 @@ class Lane:
         return len(self._waiting)
 
     async def put(self, reports: Iterable[Report]) -> None:
-        """Append `reports`, at most one of each capsule among all that are under way."""
+        """Append `reports`; all that is under way of a capsule is here, and in order."""
         self._waiting.extend(reports)
         if self._waiting and not self._announced:
             self._announced = True
@@ -62,3 +63,5 @@ class Lane:
             while self._waiting and not self._reconciler.is_leaving:
                 size = min(len(self._waiting), self._batch_max)
                 await handle([self._waiting.popleft() for _ in range(size)])
+                # Others were answered at this very moment, and what they let go is for here, too.
+                await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from agents.stage import Stage
 from config.settings import Settings
 from streams.postgres import Postgres
 from streams.topics import Topics
-from streams.topology import Outlet, Statement, Wiring
+from streams.topology import Outlet, SharedStatement, Statement, Wiring
 from streams.transport import Consumer, Entry, StreamLayout, Transport
 
 __all__ = ["Reconciler", "among"]
@@ -26,6 +26,10 @@ def among(entries: list[Entry], ours: frozenset[Entry]) -> list[Entry]:
     if len(ours) == len(entries):
         return entries
     return [entry for entry in entries if entry in ours]
+
+
+def _sql(name: str) -> str:
+    return resources.files("agents.sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
 @dataclass(slots=True)
@@ -73,8 +77,11 @@ class Reconciler:
 
     def statement(self, stage: str, name: str) -> Statement:
         """The statement ``agents/sql/<name>.sql``, run by `stage`."""
-        sql = resources.files("agents.sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
-        return Statement(self.postgres, self.wiring, stage, sql)
+        return Statement(self.postgres, self.wiring, stage, _sql(name))
+
+    def shared_statement(self, name: str) -> SharedStatement:
+        """The statement ``agents/sql/<name>.sql``, run by several stages together."""
+        return SharedStatement(self.postgres, self.wiring, _sql(name))
 
     @property
     def is_leaving(self) -> bool:

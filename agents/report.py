@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streams.events import CapsuleEvent
 from streams.transport import Entry
 
-__all__ = ["Report"]
+__all__ = ["Report", "by_stage"]
 
 
 @dataclass(slots=True, eq=False)
@@ -16,3 +17,17 @@ class Report:
 
     event: CapsuleEvent
     entry: Entry
+    #: The stage whose effect it has: its verb's, or that of failures.
+    stage: str
+
+
+def by_stage(reports: Iterable[Report]) -> dict[str, list[Report]]:
+    """Split `reports` by their stages, in order."""
+    found: dict[str, list[Report]] = {}
+    for report in reports:
+        of_stage = found.get(report.stage)
+        if of_stage is None:
+            found[report.stage] = [report]
+        else:
+            of_stage.append(report)
+    return found

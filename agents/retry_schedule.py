@@ -83,15 +83,16 @@ class RetrySchedule:
         self._terms: dict[TP, tuple[int, dict[bytes, Attempts]]] = {}
 
     async def recall(self, entries: Sequence[Entry]) -> list[Attempts]:
-        """Return the attempts at each of `entries`, all of one partition and term, in order."""
-        if not entries:
-            return []
-        tp, epoch = entries[0].tp, entries[0].epoch
-        if tp not in self._terms or self._terms[tp][0] != epoch:
-            found = await until_done(lambda: self._read(entries[0]), stage=self._stage)
-            self._terms[tp] = (epoch, found)
-        known = self._terms[tp][1]
-        return [known.pop(entry.id) if entry.id in known else Attempts() for entry in entries]
+        """Return the attempts at each of `entries`; those of a partition are of one term."""
+        return [await self._recall(entry) for entry in entries]
+
+    async def _recall(self, entry: Entry) -> Attempts:
+        term = self._terms.get(entry.tp)
+        if term is None or term[0] != entry.epoch:
+            # The first that comes of a term is the oldest of its partition.
+            found = await until_done(lambda: self._read(entry), stage=self._stage)
+            term = self._terms[entry.tp] = (entry.epoch, found)
+        return term[1].pop(entry.id, None) or Attempts()
 
     async def _read(self, oldest: Entry) -> dict[bytes, Attempts]:
         """Read a partition's hash; `oldest` is its oldest entry that is not done with."""

@@ -9,6 +9,7 @@ transport's to see (:mod:`streams.journal`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -108,26 +109,30 @@ class Stage:
         *,
         give_up_on: tuple[type[Exception], ...],
         of: Sequence[Traced] = (),
+        beside: Sequence[Stage] = (),
     ) -> T:
         """Repeat `attempt`, a statement for `of`, until it returns; raise only `give_up_on`.
 
-        What the stage has in hand stays pending meanwhile, and what comes behind it waits.
+        What the stage has in hand stays pending meanwhile, and what comes behind it waits. Some
+        of it may be of the stages `beside` this one.
         """
-        with self.trace.statement(of):
+        traces = [self.trace, *(stage.trace for stage in beside)]
+
+        def put_off(exc: BaseException | None) -> None:
+            by = "postgres" if isinstance(exc, DatabaseError) else "redis"
+            self.meter.block(by)
+            for trace in traces:
+                trace.failed(by, exc, of=of)
+            self.meter.end(Outcome.RETRY, 1)
+
+        with ExitStack() as statements:
+            for trace in traces:
+                statements.enter_context(trace.statement(of))
             result = await until_done(
-                attempt,
-                stage=self.name,
-                give_up_on=give_up_on,
-                on_retry=self._put_off,
+                attempt, stage=self.name, give_up_on=give_up_on, on_retry=put_off
             )
         self.meter.unblock()
         return result
-
-    def _put_off(self, exc: BaseException | None) -> None:
-        by = "postgres" if isinstance(exc, DatabaseError) else "redis"
-        self.meter.block(by)
-        self.trace.failed(by, exc)
-        self.meter.end(Outcome.RETRY, 1)
 
     def _end(self, entries: Sequence[Entry], outcome: Outcome, detail: str = "") -> None:
         if entries:

@@ -10,17 +10,19 @@ The order of the steps is what the guarantees rest on:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any, Final
-from uuid import UUID
 
 import faust
 import structlog
 
+from agents.effects import Applied, Effects
 from agents.lane import Lane
 from agents.reconciler import Reconciler
-from agents.report import Report
+from agents.report import Report, by_stage
 from streams.dead_letters.record import DeadLetter
 from streams.errors import DatabaseRejectedError
 from streams.events import sandbox_event
@@ -28,13 +30,12 @@ from streams.outcomes import Dead, Reason
 from streams.topics import SOURCE_ID
 from streams.transport import Record
 
-__all__ = ["Parameters", "VerbAgent"]
+__all__ = ["VerbAgent"]
 
 log = structlog.get_logger(__name__)
 
 _NO_TEAM: Final = "an audit row needs a team: neither the event nor a row has one"
 
-Parameters = Callable[[Sequence[Report]], Mapping[str, Any]]
 Release = Callable[[Sequence[Report]], Awaitable[None]]
 
 
@@ -42,30 +43,32 @@ class VerbAgent:
     """One verb's agent, on its lane.
 
     Arguments:
-        name: of the agent and its lane.
-        statement: name of the file under ``agents/sql``.
-        parameters: makes the statement's parameters from a batch.
+        effects: shared by all verbs' agents.
+        name: of the agent and its lane, and of its rule in ``agents/sql/effects.sql``.
         hooks: whether the events go to the hook sinks.
+        audits: whether it writes audit rows.
     """
 
     def __init__(
         self,
         reconciler: Reconciler,
+        effects: Effects,
         name: str,
         *,
-        statement: str,
-        parameters: Parameters,
         hooks: bool,
+        audits: bool = False,
     ) -> None:
         self.name = name
         self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
-        self._statement = reconciler.statement(name, statement)
-        self._parameters = parameters
+        self._effects = effects
         topics = reconciler.topics.hooks if hooks else {}
         self._hooks = reconciler.outlet(name, *topics.values()) if topics else None
         self._caps = [reconciler.caps[sink] for sink in topics]
         self._stage = reconciler.stage(name)
+        effects.connect(self._stage, audits=audits)
+        #: Its own, and those of others: what waits behind a report of a capsule comes with it.
+        self._stages = effects.stages
         self._release: Release | None = None
         reconciler.app.agent(self.lane.channel, name=name)(self.run)
 
@@ -82,8 +85,10 @@ class VerbAgent:
         for cap in self._caps:
             if not await cap.wait_for_room(self._stage.meter, lambda: self._reconciler.is_leaving):
                 return
-        self._stage.receive(reports)
-        self._stage.trace.receive(reports)
+        of_stages = by_stage(reports)
+        for name, of_stage in of_stages.items():
+            self._stages[name].receive(of_stage)
+            self._stages[name].trace.receive(of_stage)
         with self._reconciler.working([report.entry for report in reports]) as ours:
             mine = reports
             if len(ours) < len(reports):
@@ -91,36 +96,42 @@ class VerbAgent:
             if mine:
                 applied = await self._apply(mine)
                 await self._publish(applied)
-                self._stage.done(
-                    [report.entry for report in applied],
-                    source_ms=[report.event.source_id.ms for report in applied],
-                )
-        self._stage.trace.end(reports, "left")
+                for name, done in by_stage(applied).items():
+                    self._stages[name].done(
+                        [report.entry for report in done],
+                        source_ms=[report.event.source_id.ms for report in done],
+                    )
+        for name, of_stage in of_stages.items():
+            self._stages[name].trace.end(of_stage, "left")
         if self._release is not None:
             await self._release(reports)
 
-    async def _apply(self, reports: list[Report]) -> list[Report]:
+    async def _apply(self, reports: list[Report], *, alone: bool = False) -> list[Report]:
         """Have the effects of `reports`; dead-letter, and leave out, what cannot be stored."""
-        parameters = self._parameters(reports)
+        # What went wrong may be another stage's: from the second attempt on this one goes alone.
+        ways = chain([] if alone else [self._effects.together], repeat(self._effects.alone))
         try:
-            row = await self._stage.insist(
-                lambda: self._statement.run(parameters),
+            applied = await self._stage.insist(
+                lambda: next(ways)(reports),
                 give_up_on=(DatabaseRejectedError,),
                 of=reports,
+                beside=[stage for name, stage in self._stages.items() if name != self.name],
             )
         except DatabaseRejectedError as exc:
+            if not alone:
+                return await self._apply(reports, alone=True)
             if len(reports) == 1:
                 await self._bury(reports, Dead(Reason.REFUSED_BY_POSTGRES, str(exc)))
                 return []
+            # One half after the other: the later one may have later reports of a capsule.
             half = len(reports) // 2
-            return await self._apply(reports[:half]) + await self._apply(reports[half:])
-        return await self._account(reports, row)
+            first = await self._apply(reports[:half], alone=True)
+            return first + await self._apply(reports[half:], alone=True)
+        return await self._account(reports, applied)
 
-    async def _account(self, reports: list[Report], row: tuple[Any, ...]) -> list[Report]:
-        fresh, changed = row[0], row[1]
-        homeless = {UUID(text) for text in row[3]} if len(row) > 3 else set()
+    async def _account(self, reports: list[Report], applied: Applied) -> list[Report]:
         done = reports
-        if homeless:
+        if homeless := applied.homeless:
             done = [report for report in reports if report.event.capsule_id not in homeless]
             without = [report for report in reports if report.event.capsule_id in homeless]
             await self._bury(without, Dead(Reason.NO_TEAM, _NO_TEAM))
@@ -129,15 +140,16 @@ class VerbAgent:
             action="batch_applied",
             stage=self.name,
             entries=len(done),
-            fresh=fresh,
-            changed=changed,
+            fresh=applied.fresh,
+            changed=applied.changed,
         )
         return done
 
     async def _bury(self, reports: list[Report], why: Dead) -> None:
-        await self._stage.dead(
-            (report.entry, DeadLetter.of_report(report.entry, self.name, why)) for report in reports
-        )
+        for name, of_stage in by_stage(reports).items():
+            await self._stages[name].dead(
+                (report.entry, DeadLetter.of_report(report.entry, name, why)) for report in of_stage
+            )
 
     async def _publish(self, reports: list[Report]) -> None:
         """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
@@ -152,7 +164,9 @@ class VerbAgent:
             )
             for report in reports
         ]
-        self._stage.trace.carry(reports, records)
-        await self._hooks.send(records)
+        of = Counter(report.stage for report in reports)
+        for name in of:
+            self._stages[name].trace.carry(reports, records)
+        await self._hooks.send(records, of=of)
         for cap in self._caps:
             cap.note_sent(len(records))

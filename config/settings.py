@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     """Entries asked for per partition and read."""
     prefetch_entries: int = Field(default=2000, ge=1, le=100_000, validate_default=True)
     """Entries per partition that are delivered and not settled; above, it is not read."""
+    gather_ms: float = Field(default=8.0, ge=0, le=1000)
+    """How long a steady flow gathers before a read; what comes after a pause is read at once."""
     payload_max_bytes: int = Field(default=262_144, ge=1024, le=64 * 1024 * 1024)
     """Larger payloads are dead letters, and not parsed."""
     lane_batch_max: int = Field(default=500, ge=1, le=10_000)
@@ -130,7 +132,7 @@ class Settings(BaseSettings):
     """How long one read waits in Redis for new entries; less than `redis_timeout_s`."""
 
     postgres_pool_size: int = Field(default=6, ge=1, le=100)
-    """Connections at most; the five verb agents run one statement each at a time."""
+    """Connections at most; effects take two, and one for each verb where something is refused."""
     postgres_connect_timeout_s: float = Field(default=5.0, ge=1, le=60)
     """Bound on making a connection to Postgres."""
     statement_timeout_ms: int = Field(default=10_000, ge=1, le=3_600_000)

@@ -20,6 +20,7 @@ from agents import create, destroy, failure, pause, resume
 from agents.backlog_watch import BacklogWatch
 from agents.deliver import Deliver
 from agents.dispatch import Dispatch
+from agents.effects import Effects
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.pause_watch import PauseWatch
@@ -181,6 +182,7 @@ def _transport_options(settings: Settings, journal: Journal) -> TransportOptions
         worker_name=settings.worker_name or None,
         fetch_count=settings.fetch_count,
         prefetch_entries=settings.prefetch_entries,
+        gather_ms=settings.gather_ms,
         block_ms=settings.read_block_ms,
         timeout_s=settings.redis_timeout_s,
         lease_s=settings.lease_s,
@@ -195,7 +197,11 @@ def create_app(settings: Settings) -> ReconcilerApp:
     reconciler = app.reconciler
     readings = Readings(payload_max_bytes=settings.payload_max_bytes)
     Route(reconciler, readings)
-    verbs = [module.make_agent(reconciler) for module in (create, resume, pause, destroy, failure)]
+    effects = Effects(reconciler.shared_statement("effects"), batch_max=settings.lane_batch_max)
+    verbs = [
+        module.make_agent(reconciler, effects)
+        for module in (create, resume, pause, destroy, failure)
+    ]
     dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
     for verb in verbs:
         verb.when_done(dispatch.release)

@@ -14,7 +14,8 @@ translated here and nowhere else:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -22,7 +23,7 @@ import aiopg
 import psycopg2
 
 from streams.errors import DatabaseRejectedError, DatabaseUnavailableError
-from streams.prepared import PreparedStatements
+from streams.prepared import PARAMETER, PreparedStatements
 
 __all__ = ["Postgres"]
 
@@ -116,11 +117,13 @@ class Postgres:
             await pool.wait_closed()
 
     async def fetch_row(
-        self, statement: str, parameters: Mapping[str, Any], *, prepared: bool = False
+        self, statement: str, *parameters: Mapping[str, Any], prepared: bool = False
     ) -> tuple[Any, ...]:
         """Run `statement`, which commits, and return its one row.
 
         Arguments:
+            parameters: more than one: run it with each of them, in one transaction, and return
+                the row of the last.
             prepared: plan it once for each connection (:mod:`streams.prepared`).
 
         Raises:
@@ -141,12 +144,17 @@ class Postgres:
         return row
 
     async def _fetch_row(
-        self, pool: aiopg.Pool, statement: str, parameters: Mapping[str, Any], *, prepared: bool
+        self,
+        pool: aiopg.Pool,
+        statement: str,
+        parameters: Sequence[Mapping[str, Any]],
+        *,
+        prepared: bool,
     ) -> tuple[Any, ...]:
         try:
             async with pool.acquire() as connection, connection.cursor() as cursor:
                 sql = await self._prepared.sql(cursor, statement) if prepared else statement
-                await cursor.execute(sql, parameters)
+                await cursor.execute(*_as_one(sql, parameters))
                 row: tuple[Any, ...] = await cursor.fetchone()
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -174,3 +182,25 @@ class Postgres:
         if isinstance(exc, psycopg2.ProgrammingError) and not code:
             return DatabaseRejectedError(text)
         return DatabaseUnavailableError(f"{code or type(exc).__name__}: {text}")
+
+
+def _as_one(
+    sql: str, parameters: Sequence[Mapping[str, Any]]
+) -> tuple[str, Mapping[str, Any] | None]:
+    """Return one query that runs `sql` with each of `parameters`: one transaction for Postgres."""
+    if len(parameters) < 2:
+        return sql, parameters[0] if parameters else None
+    numbered = {
+        f"{name}_{number}": value
+        for number, times in enumerate(parameters)
+        for name, value in times.items()
+    }
+    return _repeated(sql, len(parameters)), numbered
+
+
+@lru_cache
+def _repeated(sql: str, times: int) -> str:
+    return ";\n".join(
+        PARAMETER.sub(lambda match: f"%({match[1]}_{number})s", sql)  # noqa: B023 - used at once
+        for number in range(times)
+    )

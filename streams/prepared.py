@@ -20,13 +20,14 @@ from weakref import WeakKeyDictionary
 import psycopg2.errors
 import structlog
 
-__all__ = ["PreparedStatements"]
+__all__ = ["PARAMETER", "PreparedStatements"]
 
 log = structlog.get_logger(__name__)
 
 #: How long a plan is used.
 _PLAN_FOR_S: Final = 60.0
-_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+#: A parameter of a statement, as psycopg2 writes it.
+PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class _Texts:
 
 @lru_cache
 def _texts_of(statement: str) -> _Texts:
-    names = list(dict.fromkeys(_PARAMETER.findall(statement)))
-    numbered = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
+    names = list(dict.fromkeys(PARAMETER.findall(statement)))
+    numbered = PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
     name = f"capsules_{hashlib.sha256(statement.encode()).hexdigest()[:16]}"
     arguments = ", ".join(f"%({parameter})s" for parameter in names)
     return _Texts(name, f"prepare {name} as {numbered}", f"execute {name} ({arguments})")

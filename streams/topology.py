@@ -2,19 +2,20 @@
 
 Nothing here is a second list to keep up to date. Agents and the topics or channels they read
 are Faust's own; where they send to and which tables they write is noted by the very objects
-they send and write with (:class:`Outlet`, :class:`Statement`), and the tables of a statement
-are read from its SQL.
+they send and write with (:class:`Outlet`, :class:`Statement`, :class:`SharedStatement`), and the
+tables of a statement are read from its SQL.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import faust
+import orjson
 
 from streams.figures.meter import Flow, Meter
 from streams.postgres import Postgres
@@ -29,7 +30,17 @@ from streams.transport import (
     StreamConfig,
 )
 
-__all__ = ["Edge", "Kind", "Node", "Outlet", "Statement", "Topology", "Wiring", "topology_of"]
+__all__ = [
+    "Edge",
+    "Kind",
+    "Node",
+    "Outlet",
+    "SharedStatement",
+    "Statement",
+    "Topology",
+    "Wiring",
+    "topology_of",
+]
 
 #: ``update <table>`` and ``insert into <table>``; the ``update`` of an upsert names no table, nor
 #: does that of a lock.
@@ -93,14 +104,23 @@ class Outlet:
         self._app = app
         self._stage = stage
         self._topics = [topic.get_topic_name() for topic in topics]
-        self._flows = [wiring.connect(stage, topic) for topic in self._topics]
+        for topic in self._topics:
+            wiring.connect(stage, topic)
+        self._meters = wiring.meter
         self._meter = wiring.meter.stage(stage)
         self._trace = wiring.tracing.stage(stage)
 
-    async def send(self, records: Sequence[Record], *, holding: Holding | None = None) -> None:
+    async def send(
+        self,
+        records: Sequence[Record],
+        *,
+        holding: Holding | None = None,
+        of: Mapping[str, int] | None = None,
+    ) -> None:
         """Append `records` to each topic, at least once each; returns when all are in Redis.
 
         With `holding` only while this worker holds that partition; raises `NotOwnedError`.
+        Where some of them are of other stages, `of` has how many there are of each.
         """
         if not records:
             return
@@ -121,8 +141,9 @@ class Outlet:
             on_retry=self._put_off,
         )
         self._meter.unblock()
-        for flow in self._flows:
-            flow.entries += len(records)
+        for stage, number in (of or {self._stage: len(records)}).items():
+            for topic in self._topics:
+                self._meters.flow(stage, topic).entries += number
 
     def _put_off(self, exc: BaseException | None) -> None:
         self._meter.block("redis")
@@ -138,10 +159,8 @@ class Statement:
     def __init__(self, postgres: Postgres, wiring: Wiring, stage: str, sql: str) -> None:
         self._postgres = postgres
         self.sql = sql
-        code = re.sub(r"--.*", "", sql)
         #: In the order in which the statement writes, and returns how many rows it wrote.
-        self._flows = [wiring.connect(stage, table) for table in _WRITES.findall(code)]
-        wiring.tables.update(flow.target for flow in self._flows)
+        self._flows = [wiring.connect(stage, table) for table in _tables_of(sql, wiring)]
 
     async def run(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run it once, and return its one row (errors: `Postgres.fetch_row`)."""
@@ -149,6 +168,47 @@ class Statement:
         for flow, written in zip(self._flows, row, strict=False):
             flow.entries += written
         return row
+
+
+class SharedStatement:
+    """One SQL statement that several stages run together.
+
+    What it returns is lines of JSON, one for each time it was run in this transaction. A line
+    begins with how many rows it wrote into each table, in the order of the writes: an object for
+    each, with the number by stage.
+    """
+
+    def __init__(self, postgres: Postgres, wiring: Wiring, sql: str) -> None:
+        self._postgres = postgres
+        self._wiring = wiring
+        self.sql = sql
+        #: By table, in the order of the writes, and by stage.
+        self._flows: dict[str, dict[str, Flow]] = {table: {} for table in _tables_of(sql, wiring)}
+
+    def connect(self, stage: str, *, besides: Collection[str] = ()) -> None:
+        """Note that `stage` runs it, and writes all of its tables but for those in `besides`."""
+        for table, flows in self._flows.items():
+            if table not in besides:
+                flows[stage] = self._wiring.connect(stage, table)
+
+    async def run(self, times: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Run it once with each of these parameters, in one transaction; return what each did.
+
+        Errors: `Postgres.fetch_row`.
+        """
+        row = await self._postgres.fetch_row(self.sql, *times, prepared=True)
+        answers = [orjson.loads(line) for line in row[0].splitlines()]
+        for answer in answers:
+            for flows, written in zip(self._flows.values(), answer, strict=False):
+                for stage, rows in written.items():
+                    flows[stage].entries += rows
+        return answers
+
+
+def _tables_of(sql: str, wiring: Wiring) -> list[str]:
+    tables: list[str] = _WRITES.findall(re.sub(r"--.*", "", sql))
+    wiring.tables.update(tables)
+    return tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,20 @@ class Ground:
                 ],
             )
 
+    def refuse(self, entry_ids: Iterable[str]) -> None:
+        """Have Postgres refuse the marks of these entries, as it does a value that does not fit."""
+        with self.cursor() as cursor:
+            cursor.execute("create table refused (entry_id text primary key)")
+            cursor.execute("insert into refused select unnest(%s)", (list(entry_ids),))
+            cursor.execute(
+                "create function refuse() returns trigger language plpgsql as $$ begin"
+                " if exists (select from refused where entry_id = new.ms || '-' || new.seq) then"
+                "  raise exception 'refused' using errcode = 'check_violation'; end if;"
+                " return new; end $$;"
+                "create trigger refuse before insert or update on capsule_reconciler.watermarks"
+                " for each row execute function refuse()"
+            )
+
     def publish(self, entries: Iterable[Entry]) -> None:
         """Append `entries` under their own ids."""
         with self.redis() as client:

@@ -127,7 +127,7 @@ class _StageSpans(StageTrace):
         self._name = name
         self._group = group
         self._open: dict[Entry, Span] = {}
-        self._statements: list[Span] = []
+        self._statements: dict[Entry, Span] = {}
 
     def receive(self, items: Sequence[Traced]) -> None:
         handed = self._tracing.handed
@@ -167,7 +167,8 @@ class _StageSpans(StageTrace):
         nothing = {name: b"" for context in written.values() for name in context}
         for item, record in zip(items, records, strict=True):
             assert isinstance(record.headers, dict)  # noqa: S101 - as the contract says
-            record.headers.update(nothing)
+            for name, empty in nothing.items():
+                record.headers.setdefault(name, empty)
             if (context := written.get(_entry(item))) is not None:
                 record.headers.update(context)
 
@@ -195,9 +196,11 @@ class _StageSpans(StageTrace):
             _, span = self._open.popitem()
             _end(span, "left", "")
 
-    def failed(self, by: str, error: BaseException | None) -> None:
-        for span in self._statements or self._open.values():
-            span.add_event("attempt failed", {"capsules.at": by, "error.message": str(error)})
+    def failed(self, by: str, error: BaseException | None, *, of: Sequence[Traced] = ()) -> None:
+        for entry in map(_entry, of) if of else self._open:
+            span = self._statements.get(entry) or self._open.get(entry)
+            if span is not None:
+                span.add_event("attempt failed", {"capsules.at": by, "error.message": str(error)})
 
     def statement(self, items: Sequence[Traced]) -> AbstractContextManager[None]:
         return self._statement(items) if self._open else super().statement(items)
@@ -208,16 +211,17 @@ class _StageSpans(StageTrace):
             "db.system.name": "postgresql",
             "db.operation.batch.size": len(items),
         }
-        self._statements = [
-            self._tracing.tracer.start_span(
+        spans = {
+            entry: self._tracing.tracer.start_span(
                 f"sql {self._name}",
                 trace.set_span_in_context(span, NO_CONTEXT),
                 SpanKind.CLIENT,
                 attributes,
             )
-            for item in items
-            if (span := self._open.get(_entry(item))) is not None
-        ]
+            for entry in map(_entry, items)
+            if (span := self._open.get(entry)) is not None
+        }
+        self._statements |= spans
         outcome, error = "left", ""
         try:
             yield
@@ -226,9 +230,9 @@ class _StageSpans(StageTrace):
             outcome, error = "refused", str(exc)
             raise
         finally:
-            for span in self._statements:
+            for entry, span in spans.items():
+                del self._statements[entry]
                 _end(span, outcome, error)
-            self._statements = []
 
     def attempt(self, item: Traced) -> AbstractContextManager[None]:
         span = self._open.get(_entry(item))

@@ -50,11 +50,11 @@ class StageTrace:
     def end(self, items: Sequence[Traced], outcome: str, *, error: str = "") -> None:
         """`items` are done with here, one way or another."""
 
-    def failed(self, by: str, error: BaseException | None) -> None:
-        """An attempt at something for the whole batch failed at `by`, and is made again."""
+    def failed(self, by: str, error: BaseException | None, *, of: Sequence[Traced] = ()) -> None:
+        """An attempt at something failed at `by`, and is made again: for `of`, or else for all."""
 
     def statement(self, items: Sequence[Traced]) -> AbstractContextManager[None]:
-        """A statement is run for `items` meanwhile."""
+        """A statement is run for `items` meanwhile, of which some may be another stage's."""
         return _NOTHING
 
     def attempt(self, item: Traced) -> AbstractContextManager[None]:

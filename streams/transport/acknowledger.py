@@ -1,7 +1,8 @@
 """XACK in batches, and trimming behind what is acknowledged.
 
 This is the only place that acknowledges. It sends what was settled while the last batch was
-on its way, so batches grow with the load and an idle worker acknowledges at once.
+on its way, and some milliseconds beyond that (`TransportOptions.gather_ms`), so batches grow with
+the load and an idle worker acknowledges at once.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Acknowledger:
         self._settled: dict[TP, list[bytes]] = {}
         self._untrimmed: set[TP] = set()
         self._trimmed_at = 0.0
+        self._sent_at = 0.0
         self._wake = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -99,6 +101,9 @@ class Acknowledger:
         """Acknowledge and trim until cancelled; Redis away is waited out."""
         while True:
             await self._wait_for_work()
+            # At once after a pause; in a flow as seldom as it is read.
+            await asyncio.sleep(self._sent_at + self._options.gather_ms / 1000 - monotonic())
+            self._sent_at = monotonic()
             try:
                 await self._send()
                 if monotonic() - self._trimmed_at >= self._options.trim_interval_s:

@@ -20,7 +20,7 @@ __all__ = ["Intake"]
 _MERGED_MAX = 500
 
 Callback = Callable[[Message], Awaitable[None]]
-HandOn = Callable[[TP, list[Entry]], Awaitable[None]]
+HandOn = Callable[[list[Entry]], Awaitable[None]]
 
 
 class Intake:
@@ -69,17 +69,25 @@ class Intake:
         self._feeders.clear()
 
     async def take_in(self, tp: TP, entries: list[Entry]) -> None:
-        """Hand `entries` of one partition on, as one message or one each."""
+        """Hand `entries` of one partition on: each as a message, or in one with others."""
+        config = self._layout.stream(tp).config
         feeder = self._feeders.get(tp.topic)
         if feeder is None:
-            feeder = self._feeders[tp.topic] = _Feeder(tp.topic, self._hand_on, self._on_failure)
-        if self._layout.stream(tp).config.batch:
+            feeder = self._feeders[tp.topic] = _Feeder(
+                tp.topic,
+                self._hand_on,
+                self._on_failure,
+                # What Faust acknowledges it does by the message, which is of one partition.
+                mixes=config.settle is Settle.EXPLICIT,
+            )
+        if config.batch:
             feeder.put(tp, entries)
         else:
             for entry in entries:
                 feeder.put(tp, [entry], merge=False)
 
-    async def _hand_on(self, tp: TP, entries: list[Entry]) -> None:
+    async def _hand_on(self, entries: list[Entry]) -> None:
+        tp = entries[-1].tp  # for Faust; what is settled explicitly goes by the entries' own
         config = self._layout.stream(tp).config
         value = entries if config.batch else entries[0].value
         message = self._message(tp, entries[-1], value, entries)
@@ -121,45 +129,57 @@ class _Feeder:
 
     That waits while an agent's buffer is full. With a queue and a task per topic, an agent that
     is full holds up its own topic and no other. The queues need no bound of their own: the
-    ledger bounds what is read. What waits of one partition for an agent that is given lists is
-    put together, so that it catches up.
+    ledger bounds what is read. What waits for an agent that is given lists is put together, so
+    that it catches up: a message costs Faust as much as what is done for some ten entries.
+
+    Arguments:
+        mixes: entries of several partitions may be in one list.
     """
 
     def __init__(
-        self, topic: str, hand_on: HandOn, on_failure: Callable[[BaseException], None]
+        self,
+        topic: str,
+        hand_on: HandOn,
+        on_failure: Callable[[BaseException], None],
+        *,
+        mixes: bool,
     ) -> None:
         self._hand_on = hand_on
         self._on_failure = on_failure
-        self._waiting: deque[tuple[TP, list[Entry]]] = deque()
-        #: Of what waits, the list that more of the same partition may be added to.
-        self._growing: dict[TP, list[Entry]] = {}
+        self._mixes = mixes
+        self._waiting: deque[list[Entry]] = deque()
+        #: Of what waits, the list that more may be added to, by partition if they are not mixed.
+        self._growing: dict[TP | None, list[Entry]] = {}
         self._some = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"feeder-{topic}")
         self._task.add_done_callback(self._ended)
 
     def put(self, tp: TP, entries: list[Entry], *, merge: bool = True) -> None:
-        growing = self._growing.get(tp)
+        which = None if self._mixes else tp
+        growing = self._growing.get(which)
         if growing is not None and len(growing) + len(entries) <= _MERGED_MAX:
             growing += entries
             return
-        self._waiting.append((tp, entries))
+        self._waiting.append(entries)
         if merge:
-            self._growing[tp] = entries
+            self._growing[which] = entries
         self._some.set()
 
     async def _run(self) -> None:
         while True:
             while self._waiting:
-                tp, entries = self._waiting.popleft()
-                if self._growing.get(tp) is entries:
-                    del self._growing[tp]
-                await self._hand_on(tp, entries)
+                entries = self._waiting.popleft()
+                which = None if self._mixes else entries[0].tp
+                if self._growing.get(which) is entries:
+                    del self._growing[which]
+                await self._hand_on(entries)
             self._some.clear()
             await self._some.wait()
 
     def forget(self, tp: TP) -> None:
-        self._growing.pop(tp, None)
-        self._waiting = deque(pair for pair in self._waiting if pair[0] != tp)
+        self._growing.clear()
+        left = ([entry for entry in entries if entry.tp != tp] for entries in self._waiting)
+        self._waiting = deque(entries for entries in left if entries)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:

@@ -13,7 +13,9 @@ the pending entries are read again after each failure, and now and then without 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from math import ceil
 from time import monotonic
 
 import redis.asyncio
@@ -27,16 +29,13 @@ from .layout import Stream, StreamLayout
 from .ledger import Ledger
 from .lua import script
 from .options import TransportOptions
+from .pacing import Pacing
 from .parts import Parts
 from .positions import CONSUMER, Positions
 
 __all__ = ["Reader"]
 
 log = structlog.get_logger(__name__)
-
-#: Reads in a row for streams that somebody else may trim, while there is more of them, before the
-#: others have a turn: what is not read there in time is gone, and what is ours waits.
-_BEHIND_IN_A_ROW = 4
 
 Deliver = Callable[[TP, list[Entry]], Awaitable[None]]
 Lose = Callable[[TP, list[bytes]], None]
@@ -95,9 +94,7 @@ class Reader:
         self._pending_after: dict[TP, bytes] = {}
         #: Partitions of which nothing new is read for now.
         self._held_back: set[TP] = set()
-        #: Partitions of others' streams whose last read came back full: they may be trimmed.
-        self._behind: set[TP] = set()
-        self._behind_in_a_row = 0
+        self._pacing = Pacing(gather_ms=options.gather_ms)
         #: Streams of which little was asked for, since it was asked for together with bundles.
         self._cut_short: list[Stream] = []
         self._swept_at = 0.0
@@ -120,7 +117,7 @@ class Reader:
         self._streams.pop(stream.key, None)
         self._pending_after.pop(stream.tp, None)
         self._held_back.discard(stream.tp)
-        self._behind.discard(stream.tp)
+        self._pacing.forget(stream.tp)
 
     async def remove(self, streams: Iterable[Stream]) -> None:
         """Read `streams` no more, and wait for a read that is under way."""
@@ -223,17 +220,20 @@ class Reader:
         if not readable:
             await self._changed.wait()
             return
+        ready, gathers_s = self._pacing.ready(readable)
+        if not ready:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(gathers_s):
+                    await self._changed.wait()
+            return
         cut_short, self._cut_short = self._cut_short, []
-        if more := [stream for stream in cut_short if stream in readable]:
+        if more := [stream for stream in cut_short if stream in ready]:
             await self._read_new(more, block_ms=None)
             return
-        behind = [stream for stream in readable if stream.tp in self._behind]
-        if behind and self._behind_in_a_row < _BEHIND_IN_A_ROW:
-            self._behind_in_a_row += 1
-            await self._read_new(behind, block_ms=None)
-        else:
-            self._behind_in_a_row = 0
-            await self._read_new(readable, block_ms=self._options.block_ms)
+        if alone := self._pacing.alone(ready):
+            await self._read_new(alone, block_ms=None)
+            return
+        await self._read_new(ready, block_ms=ceil(gathers_s * 1000) or self._options.block_ms)
 
     async def _read_pending(self, streams: list[Stream]) -> None:
         await self._parts.recall(streams)
@@ -273,10 +273,8 @@ class Reader:
                 self._cut_short.append(stream)
             if came:
                 self._positions.advance(stream, came[-1][0], len(came), full=full)
-            if full and not stream.is_ours:
-                self._behind.add(stream.tp)
-            else:
-                self._behind.discard(stream.tp)
+            if not stream.is_ours:
+                self._pacing.note(stream.tp, len(came), full=full)
         for stream in streams:
             if records := by_key.get(stream.key):
                 await self._hand_on(stream, records)

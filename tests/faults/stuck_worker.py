@@ -23,14 +23,15 @@ def main() -> None:
     """Break the stage, and be a worker."""
     from faust.cli.faust import cli
 
+    from agents.report import Report
     from agents.verb import VerbAgent
 
     apply = VerbAgent._apply
 
-    async def stuck(self: VerbAgent, reports: Any) -> Any:
+    async def stuck(self: VerbAgent, reports: list[Report], *, alone: bool = False) -> Any:
         if self.name == "pause":
             await asyncio.Event().wait()
-        return await apply(self, reports)
+        return await apply(self, reports, alone=alone)
 
     VerbAgent._apply = stuck  # type: ignore[method-assign]
     cli()

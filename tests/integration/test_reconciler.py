@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.event_log import EventLog, event_logs, generate
+from tests.faults.fleet import expected_changes, record_changes, recorded_changes
 from tests.oracle import replay
 from tests.reconciliation import Ground, Receiver, assert_same
 from tests.worker_process import WorkerProcess, eventually
@@ -67,3 +68,25 @@ async def test_any_log_of_events_ends_as_the_oracle_says(
     expected = replay(log.rows, log.entries)
     expected.deliveries.clear()  # there is no sink
     assert_same(ground.outcome(), expected)
+
+
+async def test_order_holds_where_postgres_refuses_what_is_in_the_midst_of_a_capsules_events(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """Twenty capsules, each with a hundred events at once, of which one in fifty is refused."""
+    log = generate(79, events=2_000, capsules=20)
+    refused = {entry_id for entry_id, _ in log.entries[::50]}
+    ground.load(log.rows)
+    record_changes(ground)
+    ground.refuse(refused)
+    ground.publish(log.entries)
+    async with Receiver() as receiver:
+        worker = WorkerProcess(tmp_path, **ground.settings(**receiver.settings()))
+        await eventually(ground.drained, what="all done", timeout_s=90)
+        assert await worker.stop() == 0
+    taken = replace(log, entries=[entry for entry in log.entries if entry[0] not in refused])
+    expected = replay(taken.rows, taken.entries)
+    whole = replay(log.rows, log.entries)
+    expected.dead_lettered = whole.dead_lettered + sorted(refused.intersection(whole.done))
+    assert_same(ground.outcome(receiver), expected)
+    assert recorded_changes(ground) == expected_changes(taken)

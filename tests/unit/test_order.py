@@ -7,11 +7,12 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agents.order import KeyedOrder
 
-Item = tuple[str, int]
+#: Its key, which one of its key it is, and whether it may go with others.
+Item = tuple[str, int, bool]
 KEYS = st.sampled_from("abc")
 
 
@@ -20,25 +21,39 @@ class OrderMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.order: KeyedOrder[Item] = KeyedOrder(lambda item: item[0])
         self.admitted: dict[str, list[Item]] = defaultdict(list)
         self.under_way: list[Item] = []
         self.gone: dict[str, list[Item]] = defaultdict(list)
-        self.number = 0
+        self.run_max = 1
+        self.order: KeyedOrder[Item]
+
+    @initialize(run_max=st.integers(1, 4))
+    def begin(self, run_max: int) -> None:
+        self.run_max = run_max
+        self.order = KeyedOrder(
+            lambda item: item[0], joins=lambda item: item[2], run_max=self.run_max
+        )
 
     def start(self, ready: list[Item]) -> None:
+        busy = {key for key, *_ in self.under_way}
+        keys = [key for key, *_ in ready]
+        for key in set(keys):
+            assert key not in busy
+            run = [item for item in ready if item[0] == key]
+            first = keys.index(key)
+            assert ready[first : first + len(run)] == run, "a run is not in one piece"
+            assert len(run) <= self.run_max
+            assert len(run) == 1 or all(joins for *_, joins in run)
         for item in ready:
-            assert item[0] not in {busy for busy, _ in self.under_way}
             self.under_way.append(item)
             self.gone[item[0]].append(item)
 
-    @rule(keys=st.lists(KEYS, max_size=6))
-    def admit(self, keys: list[str]) -> None:
+    @rule(drawn=st.lists(st.tuples(KEYS, st.booleans()), max_size=8))
+    def admit(self, drawn: list[tuple[str, bool]]) -> None:
         items = []
-        for key in keys:
-            self.number += 1
-            items.append((key, self.number))
-            self.admitted[key].append((key, self.number))
+        for key, joins in drawn:
+            items.append((key, len(self.admitted[key]), joins))
+            self.admitted[key].append(items[-1])
         self.start(self.order.admit(items))
 
     @rule(data=st.data())
@@ -49,7 +64,13 @@ class OrderMachine(RuleBasedStateMachine):
             else []
         )
         self.under_way = [item for item in self.under_way if item not in done]
-        self.start(self.order.release(done))
+        ready = self.order.release(done)
+        for key in {key for key, *_ in ready}:
+            run = [item for item in ready if item[0] == key]
+            behind = self.admitted[key][run[-1][1] + 1 :]
+            full = len(run) == self.run_max or not run[-1][2]
+            assert full or not behind or not behind[0][2], "one more could have gone along"
+        self.start(ready)
 
     @invariant()
     def each_key_goes_in_the_order_it_came(self) -> None:
@@ -58,7 +79,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_key_waits_without_a_reason(self) -> None:
-        busy = {key for key, _ in self.under_way}
+        busy = {key for key, *_ in self.under_way}
         for key, admitted in self.admitted.items():
             assert key in busy or len(self.gone[key]) == len(admitted)
         assert self.order.busy == len(busy)
@@ -71,14 +92,19 @@ class OrderMachine(RuleBasedStateMachine):
 TestOrder = OrderMachine.TestCase
 
 
-@given(st.lists(KEYS, min_size=1))
-def test_nothing_is_kept_of_keys_that_are_done(keys: list[str]) -> None:
-    order: KeyedOrder[str] = KeyedOrder(lambda key: key)
+@given(st.lists(KEYS, min_size=1), st.integers(1, 3))
+def test_nothing_is_kept_of_keys_that_are_done(keys: list[str], run_max: int) -> None:
+    order: KeyedOrder[str] = KeyedOrder(lambda key: key, joins=lambda _: True, run_max=run_max)
     under_way = order.admit(keys)
     while under_way:
         under_way = order.release(under_way)
     assert order.busy == 0
     assert order.held_back == 0
+
+
+def test_by_itself_each_item_goes_alone() -> None:
+    order: KeyedOrder[str] = KeyedOrder(lambda key: key)
+    assert order.admit(["a", "a", "b"]) == ["a", "b"]
 
 
 def test_releasing_what_was_not_under_way_is_an_error() -> None:
