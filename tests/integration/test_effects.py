@@ -134,15 +134,25 @@ async def gathered(
     return tasks
 
 
-async def test_what_is_handed_in_while_a_statement_is_on_its_way_goes_as_one(
+async def test_what_agents_hand_in_at_one_moment_goes_as_one(
     ground: Ground, crowd: Postgres
 ) -> None:
     ground.load(running(*range(1, 6)))
     effects, _ = effects_in(crowd)
-    tasks = await gathered(effects, ground, [[report(n, n)] for n in range(1, 6)])
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*(effects.together([report(n, n)]) for n in range(1, 6)))
     assert statuses(ground) == ["paused"] * 5
-    assert transactions(ground) == 2
+    assert transactions(ground) == 1
+
+
+async def test_what_is_handed_in_while_two_statements_are_on_their_way_goes_as_one(
+    ground: Ground, crowd: Postgres
+) -> None:
+    ground.load(running(*range(1, 7)))
+    effects, _ = effects_in(crowd)
+    tasks = await gathered(effects, ground, [[report(n, n)] for n in range(1, 7)])
+    await asyncio.gather(*tasks)
+    assert statuses(ground) == ["paused"] * 6
+    assert transactions(ground) == 3
 
 
 async def test_a_transaction_takes_no_more_reports_than_it_may(
@@ -186,11 +196,28 @@ async def test_a_batch_of_which_one_report_is_refused_has_no_effect_at_all(
 async def test_what_is_refused_is_told_to_all_who_went_along_and_then_to_nobody_else(
     ground: Ground, crowd: Postgres
 ) -> None:
-    ground.load(running(1, 2, 3))
-    ground.refuse(["3-0"])
+    ground.load(running(1, 2, 3, 4))
+    ground.refuse(["4-0"])
     effects, _ = effects_in(crowd)
-    tasks = await gathered(effects, ground, [[report(n, n)] for n in (1, 2, 3)])
+    tasks = await gathered(effects, ground, [[report(n, n)] for n in (1, 2, 3, 4)])
     answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(answer, DatabaseError) for answer in answers] == [False, True, True]
-    assert statuses(ground) == ["paused", "running", "running"]
-    assert (await effects.together([report(2, 2)])).changed == 1
+    assert [isinstance(answer, DatabaseError) for answer in answers] == [False, False, True, True]
+    assert statuses(ground) == ["paused", "paused", "running", "running"]
+    assert (await effects.together([report(3, 3)])).changed == 1
+
+
+async def test_a_statement_that_found_nothing_left_to_run_holds_up_no_later_one(
+    ground: Ground, crowd: Postgres
+) -> None:
+    ground.load(running(*range(1, 40)))
+    effects, _ = effects_in(crowd)
+
+    async def hand_in(number: int) -> None:
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        await effects.together([report(number, number)])
+
+    async with asyncio.timeout(20):
+        for first in range(1, 40, 13):
+            await asyncio.gather(*map(hand_in, range(first, first + 13)))
+    assert statuses(ground) == ["paused"] * 39

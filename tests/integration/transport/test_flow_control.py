@@ -154,3 +154,58 @@ async def test_what_waits_for_an_agent_that_is_given_lists_is_put_together(lab: 
     values = [entry.value for entries in received.items for entry in entries]
     assert values == [b"%d" % n for n in range(1, 9)]
     assert len(received.items) <= 4  # in hand, in Faust's buffer, on the way there, and the rest
+
+
+async def test_what_is_settled_explicitly_is_put_together_across_partitions(lab: Lab) -> None:
+    app = lab.app(settings={"stream_buffer_maxsize": 1})
+    gate = asyncio.Event()
+    topic = app.stream_topic("t", EXPLICIT, partitions=8)
+    received: Received[list[Entry]] = app.collect(topic, gate=gate)
+    await lab.start_and_own(app)
+    for n in range(1, 33):
+        await lab.add(lab.key("t", n % 8), b"%d" % n)
+    await eventually(lambda: app.redis_consumer.ledger.total_unsettled() == 32, what="the reads")
+    gate.set()
+    await eventually(lambda: sum(map(len, received.items)) == 32, what="all of them")
+    assert len(received.items) <= 4
+    entries = [entry for batch in received.items for entry in batch]
+    for partition in range(8):
+        values = [int(entry.value or b"") for entry in entries if entry.tp.partition == partition]
+        assert values == sorted(values)
+        assert len(values) == 4
+    app.redis_consumer.settle(entries)
+    for partition in range(8):
+        await lab.settled(lab.key("t", partition))
+
+
+async def test_of_a_partition_that_is_given_up_nothing_that_still_waits_is_handed_on(
+    lab: Lab,
+) -> None:
+    app = lab.app(settings={"stream_buffer_maxsize": 1}, lease_s=2)
+    gate = asyncio.Event()
+    topic = app.stream_topic("t", EXPLICIT, partitions=4)
+    received: Received[list[Entry]] = app.collect(topic, gate=gate)
+    await lab.start_and_own(app)
+    # The agent has the first; what follows gathers behind it.
+    for n in range(1, 41):
+        await lab.add(lab.key("t", n % 4), b"%d" % n)
+    await eventually(lambda: app.redis_consumer.ledger.total_unsettled() == 40, what="the reads")
+    in_hand = {entry.id for batch in received.items for entry in batch}
+    successor = lab.app(lease_s=2)
+    theirs: Received[list[Entry]] = successor.collect(
+        successor.stream_topic("t", EXPLICIT, partitions=4)
+    )
+    await lab.start(successor)
+    await eventually(lambda: len(app.redis_consumer.assignment()) == 2, what="half of them left")
+    kept = {tp.partition for tp in app.redis_consumer.assignment()}
+    gate.set()
+    await eventually(lambda: sum(map(len, theirs.items)) >= 20, what="the successor's half")
+    await eventually(
+        lambda: sum(e.tp.partition in kept for batch in received.items for e in batch) == 20,
+        what="what was kept",
+    )
+    behind = [e for batch in received.items for e in batch if e.tp.partition not in kept]
+    # What had reached Faust by then is the agent's to see, and to find that it is another's now.
+    assert not app.redis_consumer.ledger.working(behind).__enter__()
+    assert len(behind) < 20
+    assert in_hand <= {e.id for batch in received.items for e in batch}
