@@ -1,8 +1,5 @@
 """The effects of batches in Postgres: what several verbs have ready goes in one round trip.
 
-While two are on their way, what the agents hand in waits; the next takes all of it. So there is one
-statement for as many events as have gathered, and no waiting for them to gather.
-
 A statement has room for one report of a capsule. Where a batch has more of them, the statement is
 run once for each wave of it, in one transaction: the first has the first report of each capsule,
 the second the second of those that have one, and so on. Each sees what those before it have done.
@@ -11,8 +8,6 @@ A capsule is in one batch of one agent at a time.
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,15 +16,12 @@ from uuid import UUID
 from agents.parameters import parameters_of, waves_of
 from agents.report import Report
 from agents.stage import Stage
+from agents.together import Together
 from streams.topology import SharedStatement
 
 __all__ = ["Applied", "Effects"]
 
 _AUDIT_LOGS: Final = "audit_logs"
-#: Turns of the loop in which other agents may come with what was handed to them at the same moment.
-_TURNS: Final = 3
-#: Statements under way: one runs in Postgres while the worker goes on with what another has done.
-_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +46,9 @@ class Effects:
         self._statement = statement
         #: Of all that have effects, by name: a batch of one may have reports of another.
         self.stages: dict[str, Stage] = {}
-        self._batch_max = batch_max
-        self._waiting: list[tuple[Sequence[Report], Future[Applied]]] = []
-        self._under_way: set[asyncio.Task[None]] = set()
-        #: Whether one of them has not taken yet what it is to run.
-        self._gathers = False
+        self._together: Together[Report, Applied] = Together(
+            self.alone, name="effects", size_max=batch_max
+        )
 
     def connect(self, stage: Stage, *, audits: bool) -> None:
         """Note that `stage` is one of those that have effects; few of them write audit rows."""
@@ -88,55 +78,4 @@ class Effects:
             DatabaseUnavailableError: as above, perhaps for what others have handed in.
             DatabaseRejectedError: likewise.
         """
-        answer: Future[Applied] = asyncio.get_running_loop().create_future()
-        self._waiting.append((reports, answer))
-        self._begin()
-        return await answer
-
-    def _begin(self) -> None:
-        """Have a statement run for what waits, unless one is about to or enough are under way."""
-        if self._waiting and not self._gathers and len(self._under_way) < _AT_ONCE:
-            self._gathers = True
-            task = asyncio.create_task(self._run(), name="effects")
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            self._begin()
-
-    async def _run(self) -> None:
-        try:
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-        finally:
-            self._gathers = False
-        reports, answers = self._take()
-        self._begin()
-        try:
-            applied = await self.alone(reports)
-        except asyncio.CancelledError:
-            for answer in answers:
-                answer.cancel()
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever it is, those who wait are told
-            for answer in answers:
-                if not answer.done():
-                    answer.set_exception(exc)
-        else:
-            for answer in answers:
-                if not answer.done():
-                    answer.set_result(applied)
-
-    def _take(self) -> tuple[list[Report], list[Future[Applied]]]:
-        """Take what waits, first come, first served, as far as it fits into one statement."""
-        reports: list[Report] = []
-        answers: list[Future[Applied]] = []
-        for batch, answer in self._waiting:
-            if answers and len(reports) + len(batch) > self._batch_max:
-                break
-            reports += batch
-            answers.append(answer)
-        del self._waiting[: len(answers)]
-        return reports, answers
+        return await self._together.hand_in(reports)

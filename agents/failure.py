@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from agents.dispatch import FAILURE
 from agents.effects import Effects
+from agents.publish import Publish
 from agents.reconciler import Reconciler
 from agents.verb import VerbAgent
 
 __all__ = ["make_agent"]
 
 
-def make_agent(reconciler: Reconciler, effects: Effects) -> VerbAgent:
+def make_agent(reconciler: Reconciler, effects: Effects, _: Publish) -> VerbAgent:
     """Make the agent ``failure``."""
-    return VerbAgent(reconciler, effects, FAILURE, hooks=False, audits=True)
+    return VerbAgent(reconciler, effects, FAILURE, publish=None, audits=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from agents.effects import Effects
+from agents.publish import Publish
 from agents.reconciler import Reconciler
 from agents.verb import VerbAgent
 
 __all__ = ["make_agent"]
 
 
-def make_agent(reconciler: Reconciler, effects: Effects) -> VerbAgent:
+def make_agent(reconciler: Reconciler, effects: Effects, publish: Publish) -> VerbAgent:
     """Make the agent ``pause``."""
-    return VerbAgent(reconciler, effects, "pause", hooks=True)
+    return VerbAgent(reconciler, effects, "pause", publish=publish)

@@ -10,7 +10,6 @@ The order of the steps is what the guarantees rest on:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain, repeat
@@ -21,14 +20,12 @@ import structlog
 
 from agents.effects import Applied, Effects
 from agents.lane import Lane
+from agents.publish import Publish, record_of
 from agents.reconciler import Reconciler
 from agents.report import Report, by_stage
 from streams.dead_letters.record import DeadLetter
 from streams.errors import DatabaseRejectedError
-from streams.events import sandbox_event
 from streams.outcomes import Dead, Reason
-from streams.topics import SOURCE_ID
-from streams.transport import Record
 
 __all__ = ["VerbAgent"]
 
@@ -45,7 +42,7 @@ class VerbAgent:
     Arguments:
         effects: shared by all verbs' agents.
         name: of the agent and its lane, and of its rule in ``agents/sql/effects.sql``.
-        hooks: whether the events go to the hook sinks.
+        publish: shared likewise; None: the events do not go to the hook sinks.
         audits: whether it writes audit rows.
     """
 
@@ -55,16 +52,17 @@ class VerbAgent:
         effects: Effects,
         name: str,
         *,
-        hooks: bool,
+        publish: Publish | None,
         audits: bool = False,
     ) -> None:
         self.name = name
         self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
         self._effects = effects
-        topics = reconciler.topics.hooks if hooks else {}
-        self._hooks = reconciler.outlet(name, *topics.values()) if topics else None
-        self._caps = [reconciler.caps[sink] for sink in topics]
+        self._publish_all = publish
+        topics = reconciler.topics.hooks.values() if publish is not None else ()
+        self._hooks = reconciler.outlet(name, *topics) if topics else None
+        self._caps = publish.caps if publish is not None else []
         self._stage = reconciler.stage(name)
         effects.connect(self._stage, audits=audits)
         #: Its own, and those of others: what waits behind a report of a capsule comes with it.
@@ -153,20 +151,10 @@ class VerbAgent:
 
     async def _publish(self, reports: list[Report]) -> None:
         """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
-        if self._hooks is None or not reports:
+        if self._publish_all is None or self._hooks is None or not reports:
             return
         now = datetime.now(UTC)
-        records = [
-            Record(
-                sandbox_event(report.event, now=now).to_bytes(),
-                report.event.capsule_id.bytes,
-                {SOURCE_ID: str(report.event.source_id).encode()},
-            )
-            for report in reports
-        ]
-        of = Counter(report.stage for report in reports)
-        for name in of:
+        records = [record_of(report, now) for report in reports]
+        for name in {report.stage for report in reports}:
             self._stages[name].trace.carry(reports, records)
-        await self._hooks.send(records, of=of)
-        for cap in self._caps:
-            cap.note_sent(len(records))
+        await self._publish_all.send(self._hooks, reports, records)

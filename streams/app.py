@@ -24,6 +24,7 @@ from agents.effects import Effects
 from agents.hooks import Made, make_sink
 from agents.keep import Keep
 from agents.pause_watch import PauseWatch
+from agents.publish import Publish
 from agents.readings import Readings
 from agents.reconciler import Reconciler
 from agents.recorder import Recorder
@@ -198,8 +199,9 @@ def create_app(settings: Settings) -> ReconcilerApp:
     readings = Readings(payload_max_bytes=settings.payload_max_bytes)
     Route(reconciler, readings)
     effects = Effects(reconciler.shared_statement("effects"), batch_max=settings.lane_batch_max)
+    publish = Publish(reconciler.caps.values())
     verbs = [
-        module.make_agent(reconciler, effects)
+        module.make_agent(reconciler, effects, publish)
         for module in (create, resume, pause, destroy, failure)
     ]
     dispatch = Dispatch(reconciler, readings, {verb.name: verb.lane for verb in verbs})
