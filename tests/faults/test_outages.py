@@ -13,7 +13,6 @@ import pytest
 from config.embedded import EphemeralServers
 from tests.event_log import EventLog, generate
 from tests.faults.account import assert_accounted, settled
-from tests.faults.test_crashes import steps_done
 from tests.reconciliation import Ground, Receiver
 from tests.worker_process import WorkerProcess, eventually
 
@@ -43,10 +42,10 @@ async def worker(
         worker.kill()
 
 
-async def midway(ground: Ground, fault: Callable[[], None]) -> None:
-    """Wait until part of the work is done, and let `fault` happen."""
-    moment = steps_done(ground) + EVENTS // 10
-    await eventually(lambda: steps_done(ground) >= moment, what="some work done")
+async def midway(receiver: Receiver, fault: Callable[[], None]) -> None:
+    """Wait until part of the work has gone all the way, and let `fault` happen."""
+    moment = len(receiver.arrivals) + EVENTS // 25
+    await eventually(lambda: len(receiver.arrivals) >= moment, what="some work done")
     await asyncio.to_thread(fault)
 
 
@@ -71,7 +70,7 @@ async def test_postgres_crashing_under_load(
     ground.load(log.rows)
     ground.publish(log.entries)
     for _ in range(3):
-        await midway(ground, crash)
+        await midway(receiver, crash)
     await finish(ground, worker, receiver, log)
     assert worker.said("stage_retry")
 
@@ -124,7 +123,7 @@ async def test_redis_crashing_under_load(
     ground.load(log.rows)
     ground.publish(log.entries)
     for _ in range(3):
-        await midway(ground, crash)
+        await midway(receiver, crash)
     await finish(ground, worker, receiver, log)
 
 
@@ -139,5 +138,5 @@ async def test_redis_cutting_all_connections_under_load(
     share = -(-len(log.entries) // 8)
     for start in range(0, len(log.entries), share):
         ground.publish(log.entries[start : start + share])
-        await midway(ground, cut)
+        await midway(receiver, cut)
     await finish(ground, worker, receiver, log)
