@@ -25,9 +25,5 @@ def by_stage(reports: Iterable[Report]) -> dict[str, list[Report]]:
     """Split `reports` by their stages, in order."""
     found: dict[str, list[Report]] = {}
     for report in reports:
-        of_stage = found.get(report.stage)
-        if of_stage is None:
-            found[report.stage] = [report]
-        else:
-            of_stage.append(report)
+        found.setdefault(report.stage, []).append(report)
     return found

@@ -84,15 +84,17 @@ class RetrySchedule:
 
     async def recall(self, entries: Sequence[Entry]) -> list[Attempts]:
         """Return the attempts at each of `entries`; those of a partition are of one term."""
-        return [await self._recall(entry) for entry in entries]
+        found: list[Attempts] = []
+        for entry in entries:
+            term = self._terms.get(entry.tp)
+            if term is None or term[0] != entry.epoch:
+                # The first that comes of a term is the oldest of its partition.
+                term = self._terms[entry.tp] = (entry.epoch, await self._insist_on(entry))
+            found.append(term[1].pop(entry.id, Attempts()))
+        return found
 
-    async def _recall(self, entry: Entry) -> Attempts:
-        term = self._terms.get(entry.tp)
-        if term is None or term[0] != entry.epoch:
-            # The first that comes of a term is the oldest of its partition.
-            found = await until_done(lambda: self._read(entry), stage=self._stage)
-            term = self._terms[entry.tp] = (entry.epoch, found)
-        return term[1].pop(entry.id, None) or Attempts()
+    async def _insist_on(self, oldest: Entry) -> dict[bytes, Attempts]:
+        return await until_done(lambda: self._read(oldest), stage=self._stage)
 
     async def _read(self, oldest: Entry) -> dict[bytes, Attempts]:
         """Read a partition's hash; `oldest` is its oldest entry that is not done with."""

@@ -11,7 +11,6 @@ The order of the steps is what the guarantees rest on:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ import structlog
 
 from agents.effects import Applied, Effects
 from agents.lane import Lane
-from agents.publish import Publish, record_of
+from agents.publish import Publish
 from agents.reconciler import Reconciler
 from agents.report import Report, by_stage
 from streams.dead_letters.record import DeadLetter
@@ -59,10 +58,10 @@ class VerbAgent:
         self.lane = Lane(reconciler, name)
         self._reconciler = reconciler
         self._effects = effects
-        self._publish_all = publish
-        topics = reconciler.topics.hooks.values() if publish is not None else ()
-        self._hooks = reconciler.outlet(name, *topics) if topics else None
+        self._publish = publish
         self._caps = publish.caps if publish is not None else []
+        if publish is not None:
+            publish.connect(name)
         self._stage = reconciler.stage(name)
         effects.connect(self._stage, audits=audits)
         #: Its own, and those of others: what waits behind a report of a capsule comes with it.
@@ -93,7 +92,8 @@ class VerbAgent:
                 mine = [report for report in reports if report.entry in ours]
             if mine:
                 applied = await self._apply(mine)
-                await self._publish(applied)
+                if self._publish is not None:
+                    await self._publish.send(applied)
                 for name, done in by_stage(applied).items():
                     self._stages[name].done(
                         [report.entry for report in done],
@@ -106,6 +106,7 @@ class VerbAgent:
 
     async def _apply(self, reports: list[Report], *, alone: bool = False) -> list[Report]:
         """Have the effects of `reports`; dead-letter, and leave out, what cannot be stored."""
+        beside = {report.stage for report in reports} - {self.name}
         # What went wrong may be another stage's: from the second attempt on this one goes alone.
         ways = chain([] if alone else [self._effects.together], repeat(self._effects.alone))
         try:
@@ -113,7 +114,7 @@ class VerbAgent:
                 lambda: next(ways)(reports),
                 give_up_on=(DatabaseRejectedError,),
                 of=reports,
-                beside=[stage for name, stage in self._stages.items() if name != self.name],
+                beside=[self._stages[name] for name in beside],
             )
         except DatabaseRejectedError as exc:
             if not alone:
@@ -148,13 +149,3 @@ class VerbAgent:
             await self._stages[name].dead(
                 (report.entry, DeadLetter.of_report(report.entry, name, why)) for report in of_stage
             )
-
-    async def _publish(self, reports: list[Report]) -> None:
-        """Hand `reports` to each hook topic, under the same key: order per capsule holds."""
-        if self._publish_all is None or self._hooks is None or not reports:
-            return
-        now = datetime.now(UTC)
-        records = [record_of(report, now) for report in reports]
-        for name in {report.stage for report in reports}:
-            self._stages[name].trace.carry(reports, records)
-        await self._publish_all.send(self._hooks, reports, records)

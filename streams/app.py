@@ -199,7 +199,7 @@ def create_app(settings: Settings) -> ReconcilerApp:
     readings = Readings(payload_max_bytes=settings.payload_max_bytes)
     Route(reconciler, readings)
     effects = Effects(reconciler.shared_statement("effects"), batch_max=settings.lane_batch_max)
-    publish = Publish(reconciler.caps.values())
+    publish = Publish(reconciler)
     verbs = [
         module.make_agent(reconciler, effects, publish)
         for module in (create, resume, pause, destroy, failure)

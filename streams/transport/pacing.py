@@ -41,7 +41,10 @@ class Pacing:
 
     def note(self, tp: TP, came: int, *, full: bool) -> None:
         """Note that a read of `tp` brought `came` entries, as many as were asked for if `full`."""
-        (self._flowing.add if came > 1 else self._flowing.discard)(tp)
+        if came > 1:
+            self._flowing.add(tp)
+        else:
+            self._flowing.discard(tp)
         if not came:
             return
         now = self._clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Any
 
 import faust
 import pytest
@@ -156,15 +157,25 @@ async def test_what_waits_for_an_agent_that_is_given_lists_is_put_together(lab: 
     assert len(received.items) <= 4  # in hand, in Faust's buffer, on the way there, and the rest
 
 
-async def test_what_is_settled_explicitly_is_put_together_across_partitions(lab: Lab) -> None:
-    app = lab.app(settings={"stream_buffer_maxsize": 1})
+async def behind_a_gate(
+    lab: Lab, *, partitions: int, entries: int, **options: Any
+) -> tuple[LabApp, asyncio.Event, Received[list[Entry]]]:
+    """Have `entries` of all partitions read that wait for an agent, which has the first of them."""
+    app = lab.app(settings={"stream_buffer_maxsize": 1}, **options)
     gate = asyncio.Event()
-    topic = app.stream_topic("t", EXPLICIT, partitions=8)
+    topic = app.stream_topic("t", EXPLICIT, partitions=partitions)
     received: Received[list[Entry]] = app.collect(topic, gate=gate)
     await lab.start_and_own(app)
-    for n in range(1, 33):
-        await lab.add(lab.key("t", n % 8), b"%d" % n)
-    await eventually(lambda: app.redis_consumer.ledger.total_unsettled() == 32, what="the reads")
+    for n in range(1, entries + 1):
+        await lab.add(lab.key("t", n % partitions), b"%d" % n)
+    await eventually(
+        lambda: app.redis_consumer.ledger.total_unsettled() == entries, what="the reads"
+    )
+    return app, gate, received
+
+
+async def test_what_is_settled_explicitly_is_put_together_across_partitions(lab: Lab) -> None:
+    app, gate, received = await behind_a_gate(lab, partitions=8, entries=32)
     gate.set()
     await eventually(lambda: sum(map(len, received.items)) == 32, what="all of them")
     assert len(received.items) <= 4
@@ -181,15 +192,7 @@ async def test_what_is_settled_explicitly_is_put_together_across_partitions(lab:
 async def test_of_a_partition_that_is_given_up_nothing_that_still_waits_is_handed_on(
     lab: Lab,
 ) -> None:
-    app = lab.app(settings={"stream_buffer_maxsize": 1}, lease_s=2)
-    gate = asyncio.Event()
-    topic = app.stream_topic("t", EXPLICIT, partitions=4)
-    received: Received[list[Entry]] = app.collect(topic, gate=gate)
-    await lab.start_and_own(app)
-    # The agent has the first; what follows gathers behind it.
-    for n in range(1, 41):
-        await lab.add(lab.key("t", n % 4), b"%d" % n)
-    await eventually(lambda: app.redis_consumer.ledger.total_unsettled() == 40, what="the reads")
+    app, gate, received = await behind_a_gate(lab, partitions=4, entries=40, lease_s=2)
     in_hand = {entry.id for batch in received.items for entry in batch}
     successor = lab.app(lease_s=2)
     theirs: Received[list[Entry]] = successor.collect(
@@ -206,6 +209,7 @@ async def test_of_a_partition_that_is_given_up_nothing_that_still_waits_is_hande
     )
     behind = [e for batch in received.items for e in batch if e.tp.partition not in kept]
     # What had reached Faust by then is the agent's to see, and to find that it is another's now.
-    assert not app.redis_consumer.ledger.working(behind).__enter__()
+    with app.redis_consumer.ledger.working(behind) as ours:
+        assert not ours
     assert len(behind) < 20
     assert in_hand <= {e.id for batch in received.items for e in batch}
