@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any, Final, Self
 from uuid import UUID
@@ -182,20 +182,31 @@ class Arena:
         Raises:
             TimeoutError: something was left after `timeout_s`.
         """
+        return self._wait_drained(("capsules:*", "hooks.*") if topics else (), timeout_s)
+
+    def wait_applied(self, *, timeout_s: float) -> float:
+        """Return the time at which nothing was left to do before the hooks.
+
+        Raises:
+            TimeoutError: something was left after `timeout_s`.
+        """
+        return self._wait_drained(("capsules:*",), timeout_s)
+
+    def _wait_drained(self, topics: Sequence[str], timeout_s: float) -> float:
         deadline = time.monotonic() + timeout_s
         while True:
             asked = time.time()
-            if self._drained([SOURCE.encode()]) and (not topics or self._topics_drained()):
+            if self._drained([SOURCE.encode()]) and self._topics_drained(topics):
                 return asked
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not drained within {timeout_s:g} s")
             time.sleep(_POLL_S)
 
-    def _topics_drained(self) -> bool:
+    def _topics_drained(self, topics: Sequence[str]) -> bool:
         # What is acknowledged upstream is in the stream downstream: this order misses nothing.
         own = self._clients[0]
-        capsules, hooks = (sorted(own.keys(f"{PREFIX}{name}*")) for name in ("capsules:", "hooks."))
-        return bool(capsules) and self._drained([*capsules, *hooks])
+        keys = [sorted(own.keys(f"{PREFIX}{pattern}")) for pattern in topics]
+        return not keys or (bool(keys[0]) and self._drained(chain.from_iterable(keys)))
 
     def _drained(self, keys: Iterable[bytes]) -> bool:
         """Whether the group has read and acknowledged all there ever was in these streams."""

@@ -1,13 +1,14 @@
 """A batch of events as a few statements: what a plain loop does, and no more.
 
-No watermark, so what is delivered twice counts twice; no order, so of two events of one capsule
-in a batch the verb's place decides; no validation.
+No watermark, so what is delivered twice counts twice; no validation. In one go there is no order
+either: of two events of one capsule in a batch the verb's place decides. In order a batch takes as
+many goes as the busiest of its capsules has events.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import orjson
 
 from benchmarks.loop import capsule_uuid
 
-__all__ = ["apply_batch"]
+__all__ = ["apply_batch", "apply_in_order"]
 
 _SET_RUNNING: Final = """
     update sandboxes as s
@@ -54,19 +55,37 @@ _CHANGES: Final[dict[str, tuple[str, list[str], str]]] = {
 
 
 async def apply_batch(cursor: Any, payloads: Iterable[bytes | str]) -> None:
-    """Have the effects of a batch, verb by verb."""
-    by_verb: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Have the effects of a batch in one go, verb by verb."""
+    await _apply(cursor, map(orjson.loads, payloads))
+
+
+async def apply_in_order(cursor: Any, payloads: Iterable[bytes | str]) -> None:
+    """Have the effects of a batch: of the first event of each capsule, of the second, and so on."""
+    goes: list[list[dict[str, Any]]] = []
+    seen: Counter[str] = Counter()
     for payload in payloads:
         event = orjson.loads(payload)
+        capsule = event["resource"]["id"]
+        if seen[capsule] == len(goes):
+            goes.append([])
+        goes[seen[capsule]].append(event)
+        seen[capsule] += 1
+    for events in goes:
+        await _apply(cursor, events)
+
+
+async def _apply(cursor: Any, events: Iterable[dict[str, Any]]) -> None:
+    by_verb: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
         if event["actor"]["type"] == "system":
             by_verb[event["event"] if event["outcome"] == "success" else "failure"].append(event)
-    for verb, events in by_verb.items():
+    for verb, of_verb in by_verb.items():
         if verb not in _CHANGES:
             continue
         statement, before, after = _CHANGES[verb]
         parameters = {
-            "ids": [capsule_uuid(event["resource"]["id"]) for event in events],
-            "host_ips": [event["metadata"].get("host_ip", "") for event in events],
+            "ids": [capsule_uuid(event["resource"]["id"]) for event in of_verb],
+            "host_ips": [event["metadata"].get("host_ip", "") for event in of_verb],
             "from": before,
             "to": after,
         }

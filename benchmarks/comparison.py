@@ -20,7 +20,7 @@ from tests.oracle import replay
 __all__ = ["BASELINES", "Comparison", "compare"]
 
 #: What the others are set in relation to, where it takes part.
-BASELINES: Final = ("one-at-a-time", "plain-loop", "faststream")
+BASELINES: Final = ("one-at-a-time", "plain-loop", "faststream", "faststream-in-order")
 
 
 @dataclass(frozen=True, slots=True)

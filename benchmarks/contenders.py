@@ -49,9 +49,9 @@ class Run:
     wrong_rows: int
 
 
-def _program(module: str) -> Launch:
+def _program(module: str, *more: str) -> Launch:
     def launch(arena: Arena, directory: Path) -> Module:
-        return Module(module, arena.redis_url, arena.database_url, directory=directory)
+        return Module(module, arena.redis_url, arena.database_url, *more, directory=directory)
 
     return launch
 
@@ -60,13 +60,17 @@ def _worker(arena: Arena, directory: Path, *, webhook: bool) -> Reconciler:
     return Reconciler(arena, directory=directory, webhook=webhook)
 
 
+_NO_FASTSTREAM: Final = "" if faststream_batch.is_installed() else "not installed"
+
 CONTENDERS: Final = (
     Contender("one-at-a-time", _program("one_at_a_time"), beginning=True),
     Contender("plain-loop", _program("plain_loop")),
+    Contender("faststream", _program("faststream_batch"), absent=_NO_FASTSTREAM),
     Contender(
-        "faststream",
-        _program("faststream_batch"),
-        absent="" if faststream_batch.is_installed() else "not installed",
+        "faststream-in-order",
+        _program("faststream_batch", "in-order"),
+        beginning=True,
+        absent=_NO_FASTSTREAM,
     ),
     Contender("reconciler", partial(_worker, webhook=False), topics=True),
     Contender("reconciler+webhook", partial(_worker, webhook=True), topics=True),

@@ -1,6 +1,8 @@
 """A contender: FastStream's Redis stream subscriber in batch mode, with the plain loop's SQL.
 
-FastStream is a dependency of development only; where it is not installed the table says so.
+With ``in-order`` as its third argument each capsule's events are applied one after the other, as
+somebody would have to who wants the right rows. FastStream is a dependency of development only;
+where it is not installed the table says so.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import aiopg
 
 from benchmarks.arena import GROUP, SOURCE
-from benchmarks.batch import apply_batch
+from benchmarks.batch import apply_batch, apply_in_order
 from benchmarks.loop import say_ready
 from benchmarks.plain_loop import READ_COUNT
 
@@ -27,7 +29,8 @@ def is_installed() -> bool:
     return importlib.util.find_spec("faststream") is not None
 
 
-async def _run(redis_url: str, database_url: str) -> None:
+async def _run(redis_url: str, database_url: str, how: str = "") -> None:
+    apply_all = apply_in_order if how == "in-order" else apply_batch
     # By name: the type checker runs where it is not installed.
     faststream: Any = importlib.import_module("faststream")
     transport: Any = importlib.import_module("faststream.redis")
@@ -41,7 +44,7 @@ async def _run(redis_url: str, database_url: str) -> None:
             )
         )
         async def apply(body: list[Any]) -> None:
-            await apply_batch(cursor, [entry["payload"] for entry in body])
+            await apply_all(cursor, [entry["payload"] for entry in body])
 
         app = faststream.FastStream(broker)
         app.on_startup(say_ready)

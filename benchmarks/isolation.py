@@ -1,9 +1,12 @@
 """``python -m benchmarks.isolation``: what two sinks that are away cost all the others.
 
-Runs take turns: with one sink alone, which takes everything; and with two more, of which one
-answers 503 and one does not answer at all. In each, events come at a steady rate for as long as
-the outage is to be, and then many at once. The figures are how late the first sink has an event
-while they come steadily, and how many events a second Postgres has while they come all at once.
+Two workers, each with servers of its own: one has a sink that takes everything (*alone*), the
+other has the same and two more, of which one answers 503 and one does not answer at all. For as
+long as the outage is to be they are given events at a steady rate, a few seconds one and then the
+other, so that what else the machine does meanwhile happens to both. Then, turn by turn, many at
+once. The figures are how late the first sink has an event while they come steadily, and how many
+events a second Postgres has while they come all at once.
+
 Then the other two are well again, and the account is closed: each sink has every event, in order
 by capsule, and none twice.
 """
@@ -11,240 +14,167 @@ by capsule, and none twice.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import random
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from pathlib import Path
-from typing import Any, Final
+from itertools import count
+from math import ceil
+from statistics import median
+from typing import Final
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arena import Arena
-from benchmarks.mixes import Log, make_log
-from benchmarks.processes import BenchmarkError, Module
+from benchmarks.mixes import make_log
+from benchmarks.sinks_stack import SinksStack
 from config.log import configure_logging
-from tests.reconciliation import GROUP, PREFIX, SECRET, SOURCE, Ground
-from tests.worker_process import WorkerProcess
 
 #: What the receivers do during the outage, by name of the sink.
 ALONE: Final = {"fast": "take"}
 TWO_AWAY: Final = {"fast": "take", "failing": "refuse", "hanging": "hang"}
-RUNS: Final[Mapping[str, Mapping[str, str]]] = {"alone": ALONE, "two away": TWO_AWAY}
-TIMEOUT_S: Final = 5
-_WARM_UP_S: Final = 3.0
-#: As good as all at once.
-_AT_ONCE_PER_S: Final = 10_000_000
-_DRAIN_TIMEOUT_S: Final = 300.0
+_DRAWS: Final = 500
+
+Parts = Sequence[Sequence[float]]
+Figure = Callable[[Parts], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What each run is made of."""
+    """What the run is made of."""
 
-    outage_s: int
+    outage_s: float
     rate: int
+    part_s: int
     burst: int
-    seed: int
-
-    @property
-    def steady(self) -> int:
-        """Events that come at the rate."""
-        return self.rate * self.outage_s
+    bursts: int
 
     @property
     def events(self) -> int:
-        """All events of one run."""
-        return self.steady + self.burst
+        """Entries that one of the two is given, at most; it has some to warm up as well."""
+        turns = ceil(self.outage_s / self.part_s / 2) + 1
+        return turns * self.rate * self.part_s + (self.bursts + 1) * self.burst
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """What one run came to."""
+    """What one of the two came to, part by part."""
 
-    p50_ms: float
-    p99_ms: float
-    postgres_per_s: float
-    #: Attempts at the sinks that were away, while they were.
-    attempts_away: int
+    late_ms: list[list[float]]
+    postgres_per_s: list[float]
+    not_taken: int = 0
 
 
-class Receiver(Module):
-    """A receiver that can be told what to do."""
-
-    def __init__(self, mode: str, *, directory: Path) -> None:
-        super().__init__("moody_receiver", mode, directory=directory)
-        self.port = int(self.read_line())
-
-    def tell(self, mode: str) -> None:
-        """Have it do something else from now on."""
-        self._ask("PUT", "/mode", mode)
-
-    def report(self, since_s: float = 0, until_s: float = 1e11) -> dict[str, Any]:
-        """Ask what became of the deliveries of these entries."""
-        query = f"since_ms={since_s * 1000}&until_ms={until_s * 1000}"
-        told: dict[str, Any] = orjson.loads(self._ask("GET", f"/report?{query}"))
-        return told
-
-    def _ask(self, method: str, path: str, body: str = "") -> bytes:
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request(method, path, body)
-            return connection.getresponse().read()
-
-
-def measure(arena: Arena, log: Log, plan: Plan, modes: Mapping[str, str]) -> Measured:
-    """Make one run, and close its account."""
-    arena.restore(entries=False)
-    directory = arena.new_directory("isolation")
-    receivers = {name: Receiver(mode, directory=directory / name) for name, mode in modes.items()}
-    ground = Ground(arena.redis_url, arena.database_url)
-    settings = ground.settings(
-        CAPSULES_LEASE_S="10", LOG_LEVEL="warning", CAPSULES_SINKS=_sinks(receivers)
-    )
-    worker = WorkerProcess(directory / "worker", **settings)
-    try:
-        _wait_for_member(ground, worker)
-        began, ended = _publish(arena, plan, directory, first=0, count=plan.steady, rate=plan.rate)
-        steady = receivers["fast"].report(began + _WARM_UP_S, ended)
-        began, _ = _publish(
-            arena, plan, directory, first=plan.steady, count=plan.burst, rate=_AT_ONCE_PER_S
-        )
-        drained = _wait_for_postgres(ground)
-        away = [r.report()["not_taken"] for r in receivers.values()]
-        for receiver in receivers.values():
-            receiver.tell("take")
-        arena.wait_drained(topics=True, timeout_s=_DRAIN_TIMEOUT_S)
-        _close_account(log, receivers, worker)
-    finally:
-        worker.kill()
-        for receiver in receivers.values():
-            receiver.stop()
-    return Measured(steady["p50_ms"], steady["p99_ms"], plan.burst / (drained - began), sum(away))
+def measure(
+    stacks: Mapping[str, SinksStack], plan: Plan, say: Callable[[str], None]
+) -> dict[str, Measured]:
+    """Make the run, and close the accounts."""
+    measured = {name: Measured([], []) for name in stacks}
+    began = time.monotonic()
+    for turn in count():
+        for name in _in_turn(stacks, turn):
+            late_ms = stacks[name].late_ms(plan.rate * plan.part_s, rate=plan.rate)
+            if turn:  # the first is to warm up
+                measured[name].late_ms.append(late_ms)
+                text = f"p50 {quantile([late_ms], 0.5):.1f} ms, p99 {quantile([late_ms], 0.99):.1f}"
+                say(f"{time.monotonic() - began:.0f} s, {name}: {text}")
+        if time.monotonic() - began >= plan.outage_s:
+            break
+    for turn in range(plan.bursts + 1):
+        for name in _in_turn(stacks, turn):
+            per_s = stacks[name].postgres_per_s(plan.burst)
+            if turn:
+                measured[name].postgres_per_s.append(per_s)
+                say(f"{time.monotonic() - began:.0f} s, {name}: Postgres {per_s:,.0f}/s")
+    for name, stack in stacks.items():
+        measured[name].not_taken = stack.not_taken
+        stack.close_account()
+    return measured
 
 
-def _sinks(receivers: Mapping[str, Receiver]) -> str:
-    return json.dumps(
-        [
-            {
-                "name": name,
-                "type": "webhook",
-                "url": f"http://127.0.0.1:{receiver.port}/",
-                "secret": SECRET,
-            }
-            | {"allow_private": True, "timeout_s": TIMEOUT_S}
-            for name, receiver in receivers.items()
-        ]
+def _in_turn(stacks: Mapping[str, SinksStack], turn: int) -> list[str]:
+    return list(stacks) if turn % 2 == 0 else list(stacks)[::-1]
+
+
+def quantile(parts: Parts, share: float) -> float:
+    """Return the quantile of all parts together."""
+    together = sorted(value for part in parts for value in part)
+    return together[ceil(len(together) * share) - 1]
+
+
+def ratio(these: Parts, those: Parts, figure: Figure) -> tuple[float, float, float]:
+    """Return the ratio of a figure over two series of parts, and where nine in ten of others are.
+
+    These others are of pairs of parts drawn anew from those there are (a bootstrap): what a part
+    more or less would have made of it.
+    """
+    chance = random.Random(1)
+    pairs = list(zip(these, those, strict=True))
+    drawn = []
+    for _ in range(_DRAWS):
+        some = chance.choices(pairs, k=len(pairs))
+        drawn.append(figure([a for a, _ in some]) / figure([b for _, b in some]))
+    drawn.sort()
+    return (
+        figure(these) / figure(those),
+        drawn[int(_DRAWS * 0.05)],
+        drawn[int(_DRAWS * 0.95)],
     )
 
 
-def _wait_for_member(ground: Ground, worker: WorkerProcess) -> None:
-    deadline = time.monotonic() + 60
-    while len(ground.shares()) != 1 or not ground.shares()[0]:
-        if time.monotonic() > deadline or worker.process.poll() is not None:
-            raise BenchmarkError(f"the worker does not begin: {worker.tail()}")
-        time.sleep(0.1)
-
-
-def _publish(
-    arena: Arena, plan: Plan, directory: Path, *, first: int, count: int, rate: int
-) -> tuple[float, float]:
-    """Publish a part of the log; return when that began and ended."""
-    part = (plan.events, plan.seed, first, count, rate)
-    publisher = Module(
-        "publisher", arena.redis_url, *map(str, part), directory=directory / f"from-{first}"
-    )
-    try:
-        return publisher.wait_ready(), publisher.wait_ready()
-    finally:
-        publisher.stop()
-
-
-def _wait_for_postgres(ground: Ground) -> float:
-    """Return when nothing was left to do before the hooks."""
-    deadline = time.monotonic() + _DRAIN_TIMEOUT_S
-    while True:
-        asked = time.time()
-        if _drained(ground):
-            return asked
-        if time.monotonic() > deadline:
-            raise BenchmarkError("Postgres has not had all events in time")
-        time.sleep(0.02)
-
-
-def _drained(ground: Ground) -> bool:
-    with ground.redis() as client:
-        for key in [SOURCE.encode(), *sorted(client.keys(f"{PREFIX}capsules:*"))]:
-            groups = [g for g in client.xinfo_groups(key) if g["name"] == GROUP.encode()]
-            last = client.xinfo_stream(key)["last-generated-id"]
-            if not groups or groups[0]["pending"]:
-                return False
-            if groups[0]["last-delivered-id"] != last and client.xlen(key):
-                return False
-    return True
-
-
-def _close_account(log: Log, receivers: Mapping[str, Receiver], worker: WorkerProcess) -> None:
-    """Fail unless each sink has each event that is for the hooks, in order, and none twice."""
-    payloads = [orjson.loads(payload) for _, payload in log.entries if payload]
-    wanted = sum(payload["outcome"] == "success" for payload in payloads)
-    for name, receiver in receivers.items():
-        told = receiver.report()
-        if (told["accepted"], told["out_of_order"]) != (wanted, 0):
-            text = f"{name}: {wanted} deliveries expected, but {told}"
-            raise BenchmarkError(f"{text}: {worker.tail()}")
-
-
-def _table(measured: Mapping[str, Sequence[Measured]], plan: Plan) -> Table:
+def _table(measured: Mapping[str, Measured], plan: Plan) -> Table:
     table = Table(
-        *("sinks", "fast p50 ms", "fast p99 ms", "x alone", "Postgres/s", "x alone", "attempts"),
-        title=f"{plan.outage_s} s with {plan.rate:,} events/s, then {plan.burst:,} at once",
+        *("sinks", "p50 ms", "x alone", "p99 ms", "x alone", "Postgres/s", "x alone", "attempts"),
+        title=f"{plan.outage_s:g} s with {plan.rate:,} events/s, {plan.part_s} s each in turn;"
+        f" then {plan.bursts} times {plan.burst:,} at once",
     )
-    alone = measured["alone"]
-    for name, runs in measured.items():
-        # By pairs: what else the machine does changes from round to round.
-        late = statistics.median(b.p99_ms / a.p99_ms for a, b in zip(alone, runs, strict=True))
-        fast = statistics.median(
-            b.postgres_per_s / a.postgres_per_s for a, b in zip(alone, runs, strict=True)
-        )
-        table.add_row(
-            name,
-            f"{statistics.median(run.p50_ms for run in runs):,.1f}",
-            f"{statistics.median(run.p99_ms for run in runs):,.1f}",
-            f"{late:.2f}",
-            f"{statistics.median(run.postgres_per_s for run in runs):,.0f}",
-            f"{fast:.2f}",
-            f"{statistics.median(run.attempts_away for run in runs):,.0f}",
-        )
+    alone = next(iter(measured.values()))
+    for name, found in measured.items():
+        figures: list[tuple[Parts, Parts, Figure]] = [
+            (found.late_ms, alone.late_ms, lambda parts: quantile(parts, 0.5)),
+            (found.late_ms, alone.late_ms, lambda parts: quantile(parts, 0.99)),
+            ([[v] for v in found.postgres_per_s], [[v] for v in alone.postgres_per_s], _middle),
+        ]
+        cells = []
+        for these, those, figure in figures:
+            cells.append(
+                f"{figure(these):,.1f}" if figure(these) < 1_000 else f"{figure(these):,.0f}"
+            )
+            middle, low, high = ratio(these, those, figure)
+            cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})" if found is not alone else "")
+        table.add_row(name, *cells, f"{found.not_taken:,}")
     return table
+
+
+def _middle(parts: Parts) -> float:
+    return median(value for part in parts for value in part)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--outage-s", type=int, default=60, help="Default: 60.")
-    parser.add_argument("--rate", type=int, default=300, help="Events a second. Default: 300.")
-    parser.add_argument("--burst", type=int, default=10_000, help="Default: 10,000.")
-    parser.add_argument("--rounds", type=int, default=3, help="Default: 3.")
+    parser.add_argument("--outage-s", type=float, default=60, help="Default: 60.")
+    parser.add_argument("--rate", type=int, default=150, help="Events a second. Default: 150.")
+    parser.add_argument("--part-s", type=int, default=5, help="Turns of so long. Default: 5.")
+    parser.add_argument("--burst", type=int, default=2_000, help="Default: 2,000.")
+    parser.add_argument("--bursts", type=int, default=10, help="Default: 10.")
+    parser.add_argument(
+        "--control", action="store_true", help="Both alone: what the method itself adds."
+    )
     given = parser.parse_args()
     configure_logging("error", "console")
     console = Console()
-    measured: dict[str, list[Measured]] = {name: [] for name in RUNS}
-    plan = Plan(given.outage_s, given.rate, given.burst, seed=1)
-    log = make_log("all", seed=plan.seed, events=plan.events)
-    with Arena() as arena:
-        arena.load(log)
-        for turn in range(given.rounds):
-            # Each round begins with another one.
-            for name in list(RUNS) if turn % 2 == 0 else list(RUNS)[::-1]:
-                console.print(f"round {turn + 1}: {name}", style="dim")
-                measured[name].append(measure(arena, log, plan, RUNS[name]))
-                console.print(str(measured[name][-1]), style="dim")
-    console.print(_table(measured, plan))
+    plan = Plan(given.outage_s, given.rate, given.part_s, given.burst, given.bursts)
+    log = make_log("all", seed=1, events=plan.events)
+    other = ("alone too", ALONE) if given.control else ("two away", TWO_AWAY)
+    with (
+        SinksStack(log, ALONE, watched="fast") as alone,
+        SinksStack(log, other[1], watched="fast") as beside,
+    ):
+        stacks = {"alone": alone, other[0]: beside}
+        measured = measure(stacks, plan, lambda text: console.print(text, style="dim"))
+    # As wide as it has to be: what is cut off is of no use in a file.
+    Console(width=max(console.width, 120)).print(_table(measured, plan))
 
 
 if __name__ == "__main__":

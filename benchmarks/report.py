@@ -16,7 +16,12 @@ from benchmarks.targets import Verdict
 __all__ = ["comparison_table", "growth_table", "latency_tables", "targets_table"]
 
 #: Short, so that the table fits a terminal of 80 columns.
-_SHORT: Final = {"one-at-a-time": "x one", "plain-loop": "x plain", "faststream": "x fs"}
+_SHORT: Final = {
+    "one-at-a-time": "x one",
+    "plain-loop": "x plain",
+    "faststream": "x fs",
+    "faststream-in-order": "x ordered",
+}
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,6 +61,14 @@ def said(worker: WorkerProcess, action: str) -> list[dict[str, Any]]:
     return [record for record in worker.records() if record.get("action") == action]
 
 
+def assert_probed(failed: list[dict[str, Any]], *, pause_s: float) -> None:
+    """Fail unless there is a pause before each attempt but those that were under way at first."""
+    at_s = [datetime.fromisoformat(record["timestamp"]).timestamp() for record in failed]
+    # Whatever the last of the first ones waited for; a line is written a moment after the attempt.
+    since_s = at_s[4:]
+    assert since_s[-1] - since_s[0] >= pause_s * (len(since_s) - 1) * 0.9
+
+
 async def looked_at(directory: Path, settings: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The nodes of the live topology, by name."""
     looked = await asyncio.to_thread(
@@ -96,8 +105,12 @@ async def test_a_sink_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds(
         assert nodes["sink.fine"]["because"] == ""
         await eventually(lambda: len(fine.arrivals) == 40, what="all at the other sink")
         # An attempt that waits is not counted: what was never tried has no first attempt yet.
+        await eventually(
+            lambda: len(failing.requests) == len(said(worker, "delivery_retry")),
+            what="a retry for each attempt",
+        )
+        assert_probed(said(worker, "delivery_retry"), pause_s=0.4)
         tried = len(set(failing.requests))
-        assert len(failing.requests) == len(said(worker, "delivery_retry")) < 20
         failing.refuses = False
         await worker.wait_for("breaker_closed")
         await eventually(ground.drained, what="all done")
