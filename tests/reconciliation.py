@@ -111,9 +111,9 @@ class Ground:
 
     def shares(self) -> list[int]:
         """How many partitions each worker reads, least first."""
-        with self.redis() as client:
-            members = client.hkeys(f"{PREFIX}fleet:members")
-            holders = client.hvals(f"{PREFIX}fleet:owners")
+        with self.redis() as client, client.pipeline(transaction=True) as at_once:
+            at_once.hkeys(f"{PREFIX}fleet:members").hvals(f"{PREFIX}fleet:owners")
+            members, holders = at_once.execute()
         assert set(holders) <= set(members)
         return sorted(holders.count(token) for token in members)
 

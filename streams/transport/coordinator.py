@@ -233,7 +233,8 @@ class Coordinator:
         self._held.clear()
         for stream in streams:
             self._end_term(stream)
-        await self._reader.retire_names(streams)
+        # Also of what was dropped meanwhile: nobody may be there to take it over.
+        await self._reader.retire_names(self._streams.values())
         async with self._looking:
             # A beat behind the farewell would leave a ghost, to which the others would leave its
             # share for the length of a lease.

@@ -40,7 +40,8 @@ class Step:
 
 
 def _statement_on(table: str) -> Callable[..., bool]:
-    return lambda _self, statement, *_: f"capsule_reconciler.{table}" in statement
+    # What writes there: housekeeping reads the same tables.
+    return lambda _self, statement, *_: f"insert into capsule_reconciler.{table}" in statement
 
 
 def _sent_to(topic: str) -> Callable[..., bool]:

@@ -130,7 +130,8 @@ class Scene:
         await eventually(
             lambda: self.ready_file.exists() is expected,
             what=f"ready is {expected}:\n{self.worker.tail()}",
-            timeout_s=SAYS_WITHIN_S,
+            # A worker may have to start first.
+            timeout_s=3 * SAYS_WITHIN_S if expected else SAYS_WITHIN_S,
         )
 
     async def close_account(

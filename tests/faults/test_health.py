@@ -88,7 +88,8 @@ async def test_a_server_that_is_away_is_named_and_no_reason_for_a_restart(
     away, culprit = FAULTS[fault]
     log = generate(71, events=400, capsules=40)
     ground.load(log.rows)
-    worker = WatchedWorker(tmp_path, **ground.settings())
+    # A worker that stands still for a moment is not to lose its lease by that alone.
+    worker = WatchedWorker(tmp_path, **ground.settings(CAPSULES_LEASE_S="10"))
     await worker.answers("/readyz", 200, timeout_s=30)
     if is_busy and culprit == "postgres":
         with away(servers):
@@ -228,7 +229,7 @@ async def test_a_worker_for_which_no_partition_is_left_is_ready(
 async def test_probes_ask_each_server_no_more_than_once_a_second(
     ground: Ground, tmp_path: Path
 ) -> None:
-    worker = WatchedWorker(tmp_path, **ground.settings())
+    worker = WatchedWorker(tmp_path, **ground.settings(CAPSULES_LEASE_S="10"))
     await worker.answers("/readyz", 200, timeout_s=30)
     with ground.redis() as client:
 
@@ -236,8 +237,10 @@ async def test_probes_ask_each_server_no_more_than_once_a_second(
             calls: int = client.info("commandstats")["cmdstat_xinfo|groups"]["calls"]
             return calls
 
-        before = groups_asked()
+        before, began_s = groups_asked(), time.monotonic()
         for _ in range(200):
             assert (await worker.ask("/readyz"))[0] == 200
-        assert groups_asked() - before <= 8
+        took_s = time.monotonic() - began_s
+        # One a second, and one of the reader's own in two; what was under way at the ends.
+        assert groups_asked() - before <= 1.5 * took_s + 3
     assert await worker.stop() == 0

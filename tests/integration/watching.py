@@ -70,7 +70,7 @@ class WatchedWorker(WorkerProcess):
         while True:
             try:
                 found, body = await self.ask(path)
-            except aiohttp.ClientConnectionError:
+            except (TimeoutError, aiohttp.ClientConnectionError):
                 found, body = 0, {}
             culprits = {reason["culprit"] for reason in body.get("reasons", ())}
             if found == status and (blaming in culprits if blaming else True):
