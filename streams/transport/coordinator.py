@@ -80,6 +80,8 @@ class Coordinator:
         self._streams: dict[str, Stream] = {}
         self._held: dict[str, Stream] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        #: Given up since `run` has last looked: by what it saw then they are still this worker's.
+        self._given_up: set[str] = set()
         self._looking = asyncio.Lock()
         self._stopping = False
         #: No member any more; a beat would make one of this worker again.
@@ -113,6 +115,7 @@ class Coordinator:
         pause_s = min(self._options.lease_s / _LOOKS, _LOOK_MAX_S)
         while not self._left:
             try:
+                self._given_up.clear()
                 table = await self._look()
                 if not self._stopping:
                     await self._do_part(table)
@@ -162,9 +165,10 @@ class Coordinator:
             # beat; if it is none any more, it acquires nothing.
             await self._check_topics({self._streams[name].tp.topic for name in move.acquire})
         taken = await self._fleet.acquire(move.acquire)
-        # What is ours in the table and not in hand was dropped while Redis was away.
-        ours = [name for name, token in table.owners.items() if token == self._fleet.token]
-        await self._take([*taken, *(name for name in ours if name not in self._leaving)])
+        # What is ours in the table and not in hand was dropped while Redis was away. Or it was
+        # given up while we asked, and is another worker's by now.
+        ours = {name for name, token in table.owners.items() if token == self._fleet.token}
+        await self._take([*taken, *(ours - self._leaving.keys() - self._given_up)])
 
     async def _take(self, names: list[str]) -> None:
         new = {
@@ -202,6 +206,7 @@ class Coordinator:
             log.warning("partition not given up", action="fleet_retry", error=str(exc))
         finally:
             del self._leaving[name]
+            self._given_up.add(name)
 
     async def _finish(self, streams: list[Stream], *, stopping: bool) -> None:
         """Read no more of `streams`, and finish what was begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ import redis.exceptions
 from structlog.testing import capture_logs
 
 from streams.transport import Entry
+from streams.transport.fleet import Table
 
 from .lab import EXPLICIT, Lab, LabApp
 from .waiting import Received, eventually
@@ -134,6 +136,51 @@ async def test_work_that_was_begun_is_finished_before_its_partition_moves(lab: L
         mine = [b"a%d" % partition, b"b%d" % partition]
         seen = [value for part in received for value in part.items if value in mine]
         assert seen == mine
+
+
+async def test_a_look_that_is_answered_late_takes_nothing_back_that_was_given_up_meanwhile(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, other = lab.app(lease_s=20), lab.app(lease_s=20)
+    gate, seen = lab.gate(), Received[bytes | None]()
+
+    async def agent(stream: faust.StreamT[Any]) -> None:
+        async for entries in stream:
+            with holder.redis_consumer.ledger.working(entries):
+                seen.add(entries[0].value)
+                await gate.wait()
+                holder.redis_consumer.settle(entries)
+
+    topic = holder.stream_topic("t", EXPLICIT, partitions=2)
+    holder.agent(topic, name="agent", concurrency=2)(agent)
+    other.collect(other.stream_topic("t", EXPLICIT, partitions=2))
+    await lab.start(holder)
+    await eventually(lambda: shares(holder) == [2], what="both partitions")
+    for partition in range(2):
+        await lab.add(lab.key("t", partition), b"a")
+    await seen.until(1)
+    looks: list[Table] = []
+    look = holder.redis_consumer._fleet.beat
+    answer = asyncio.Event()
+
+    async def look_late() -> Table:
+        table = await look()
+        if len(table.members) == 2:
+            looks.append(table)
+            if len(looks) == 2:  # the first has had it give up what is under work
+                await answer.wait()
+        return table
+
+    monkeypatch.setattr(holder.redis_consumer._fleet, "beat", look_late)
+    await lab.start(other)
+    await eventually(lambda: len(looks) == 2, what="a look that waits for its answer")
+    gate.set()
+    await eventually(lambda: shares(other) == [1], what="one for the other")
+    with capture_logs() as logs:
+        answer.set()
+        await eventually(lambda: len(looks) >= 4, what="two more looks")
+    assert [log for log in logs if log["action"] in {"partitions_taken", "partition_lost"}] == []
+    assert shares(holder, other) == [1, 1]
 
 
 async def test_a_worker_that_was_removed_drops_what_it_had_and_joins_again(lab: Lab) -> None:
