@@ -51,7 +51,7 @@ class Crew:
             # Also whoever died has to be noticed, and what somebody had to be taken.
             return settled(self.ground) and self.ground.shares() == [self._partitions()]
 
-        await eventually(is_done, what="all done")
+        await eventually(is_done, what="all done", timeout_s=90)
         assert await last.stop() == 0, last.tail()
         assert_accounted(self.ground, self.log, self.receiver)
 

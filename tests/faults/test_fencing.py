@@ -71,8 +71,8 @@ async def test_a_frozen_worker_that_wakes_up_changes_nothing(
         settings = ground.settings(**receiver.settings())
         frozen = WorkerProcess(tmp_path / "frozen", **settings)
         await frozen.wait_for("partitions_taken")
-        ground.publish(log.entries)
         moment = steps_done(ground) + 1_500
+        ground.publish(log.entries)
         await eventually(lambda: steps_done(ground) >= moment, what="some work done")
         frozen.signal(signal.SIGSTOP)
         successor = WorkerProcess(tmp_path / "successor", **settings)

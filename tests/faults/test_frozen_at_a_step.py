@@ -27,7 +27,7 @@ async def test_a_worker_that_was_frozen_changes_nothing_when(crew: Crew, step: s
     process = psutil.Process(frozen.process.pid)
     await eventually(lambda: process.status() == psutil.STATUS_STOPPED, what="a frozen worker")
     successor = crew.healthy()
-    await eventually(lambda: settled(crew.ground), what="all done")
+    await eventually(lambda: settled(crew.ground), what="all done", timeout_s=60)
     frozen.signal(signal.SIGCONT)
     await frozen.wait_for("partition_lost")
     assert await frozen.stop() == 0, frozen.tail()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from aiohttp import web
 
 from tests.command_line import run_command
@@ -86,7 +87,7 @@ async def test_a_sink_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds(
             sink(failing, "failing", **breaker, retry_pause_max_s=1),
             sink(fine, "fine", ordered=False, retry_pause_min_s=600, retry_pause_max_s=600),
         ]
-        settings = ground.settings(CAPSULES_SINKS=json.dumps(sinks))
+        settings = ground.settings(CAPSULES_SINKS=json.dumps(sinks), CAPSULES_LEASE_S="10")
         worker = WorkerProcess(tmp_path, **settings)
         await worker.wait_for("partitions_taken")
         ids = publish(ground, list(range(1, 41)))
@@ -129,6 +130,7 @@ async def test_a_sink_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds(
         assert await worker.stop() == 0
 
 
+@pytest.mark.timeout(300)  # ten commands, each a process of its own
 async def test_a_sink_that_is_paused_gets_nothing_over_restarts_until_it_is_resumed(
     ground: Ground, tmp_path: Path
 ) -> None:
@@ -138,7 +140,7 @@ async def test_a_sink_that_is_paused_gets_nothing_over_restarts_until_it_is_resu
     async with Receiver() as paused, Receiver() as other:
         picky = sink(paused, "picky", concurrency=1, events=["created"])
         both = [sink(paused, "paused"), sink(other, "other"), picky]
-        ready = {"CAPSULES_READY_FILE": str(tmp_path / "ready")}
+        ready = {"CAPSULES_READY_FILE": str(tmp_path / "ready"), "CAPSULES_LEASE_S": "10"}
         settings = ground.settings(CAPSULES_SINKS=json.dumps(both), **ready)
         for arguments in (("pause", "nobody"), ("resume", "nobody"), ("pause",)):
             assert (await sinks(*arguments)).returncode == 2
