@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     configure_logging("error", "console")
     # As Ctrl-C does: the servers are stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    console = Console()
+    # What is cut off is of no use in a file.
+    console = Console(width=max(Console().width, 96))
     about = _about_machine()
     if about["noisy"]:
         console.print(
