@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from benchmarks.arena import Arena
 from benchmarks.contenders import Contender, Run, run_once
@@ -17,7 +17,9 @@ from benchmarks.cpu import Used
 from benchmarks.mixes import make_log
 from tests.oracle import replay
 
-__all__ = ["BASELINES", "Comparison", "compare"]
+__all__ = ["BASELINES", "Comparison", "compare", "in_turn"]
+
+T = TypeVar("T")
 
 #: What the others are set in relation to, where it takes part.
 BASELINES: Final = ("one-at-a-time", "plain-loop", "faststream", "faststream-in-order")
@@ -90,14 +92,14 @@ def compare(
     present = [contender for contender in contenders if not contender.absent]
     runs: dict[str, list[Run]] = {contender.name: [] for contender in present}
     for number in range(rounds):
-        for contender in _in_turn(present, number):
+        for contender in in_turn(present, number):
             say(f"{mix}, round {number + 1} of {rounds}: {contender.name}")
             runs[contender.name].append(run_once(arena, contender, log))
     absent = {contender.name: contender.absent for contender in contenders if contender.absent}
     return Comparison(mix, events, changed_rows, runs, absent)
 
 
-def _in_turn(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
-    """Give the contenders, each round beginning with another one."""
-    for place in range(len(contenders)):
-        yield contenders[(number + place) % len(contenders)]
+def in_turn(items: Sequence[T], number: int) -> Iterator[T]:
+    """Give the items of round `number`, each round beginning with another one."""
+    for place in range(len(items)):
+        yield items[(number + place) % len(items)]

@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from math import ceil
 from statistics import median
 from typing import Final
@@ -26,6 +26,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.comparison import in_turn
+from benchmarks.latency import percentile
 from benchmarks.mixes import make_log
 from benchmarks.sinks_stack import SinksStack
 from config.log import configure_logging
@@ -72,7 +74,7 @@ def measure(
     measured = {name: Measured([], []) for name in stacks}
     began = time.monotonic()
     for turn in count():
-        for name in _in_turn(stacks, turn):
+        for name in in_turn(list(stacks), turn):
             late_ms = stacks[name].late_ms(plan.rate * plan.part_s, rate=plan.rate)
             if turn:  # the first is to warm up
                 measured[name].late_ms.append(late_ms)
@@ -81,7 +83,7 @@ def measure(
         if time.monotonic() - began >= plan.outage_s:
             break
     for turn in range(plan.bursts + 1):
-        for name in _in_turn(stacks, turn):
+        for name in in_turn(list(stacks), turn):
             per_s = stacks[name].postgres_per_s(plan.burst)
             if turn:
                 measured[name].postgres_per_s.append(per_s)
@@ -92,14 +94,9 @@ def measure(
     return measured
 
 
-def _in_turn(stacks: Mapping[str, SinksStack], turn: int) -> list[str]:
-    return list(stacks) if turn % 2 == 0 else list(stacks)[::-1]
-
-
 def quantile(parts: Parts, share: float) -> float:
     """Return the quantile of all parts together."""
-    together = sorted(value for part in parts for value in part)
-    return together[ceil(len(together) * share) - 1]
+    return percentile(sorted(chain.from_iterable(parts)), share)
 
 
 def ratio(these: Parts, those: Parts, figure: Figure) -> tuple[float, float, float]:
@@ -137,17 +134,19 @@ def _table(measured: Mapping[str, Measured], plan: Plan) -> Table:
         ]
         cells = []
         for these, those, figure in figures:
-            cells.append(
-                f"{figure(these):,.1f}" if figure(these) < 1_000 else f"{figure(these):,.0f}"
-            )
+            value = figure(these)
+            cells.append(f"{value:,.1f}" if value < 1_000 else f"{value:,.0f}")
+            if found is alone:
+                cells.append("")
+                continue
             middle, low, high = ratio(these, those, figure)
-            cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})" if found is not alone else "")
+            cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
         table.add_row(name, *cells, f"{found.not_taken:,}")
     return table
 
 
 def _middle(parts: Parts) -> float:
-    return median(value for part in parts for value in part)
+    return median(chain.from_iterable(parts))
 
 
 def main() -> None:

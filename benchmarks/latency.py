@@ -20,7 +20,7 @@ from benchmarks.cpu import CpuMeter
 from benchmarks.mixes import make_log
 from benchmarks.processes import BenchmarkError, Module, Reconciler
 
-__all__ = ["RATES", "Latency", "Paced", "measure_latency"]
+__all__ = ["RATES", "Latency", "Paced", "measure_latency", "percentile"]
 
 RATES: Final = (100, 1_000, 5_000)
 _DRAIN_TIMEOUT_S: Final = 60.0
@@ -139,13 +139,13 @@ def _measure_paced(arena: Arena, worker: Reconciler, part: Sequence[int]) -> Pac
     return Paced(
         wanted_per_s=rate,
         published_per_s=count / (ended_at - begun_at),
-        p50_ms=_percentile(latencies_ms, 0.50),
-        p99_ms=_percentile(latencies_ms, 0.99),
+        p50_ms=percentile(latencies_ms, 0.50),
+        p99_ms=percentile(latencies_ms, 0.99),
         max_ms=latencies_ms[-1],
         cpu_percent=cpu_percent,
     )
 
 
-def _percentile(ordered: Sequence[float], share: float) -> float:
+def percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of all are not above."""
     return ordered[ceil(len(ordered) * share) - 1]

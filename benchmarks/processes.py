@@ -8,13 +8,13 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.arena import Arena
 from tests.reconciliation import SECRET
 from tests.worker_process import ROOT, WorkerProcess
 
-__all__ = ["BenchmarkError", "Module", "Receiver", "Reconciler"]
+__all__ = ["BenchmarkError", "Module", "Receiver", "Reconciler", "webhook_sink"]
 
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
@@ -75,6 +75,13 @@ class Module:
             self._process.stdout.close()
 
 
+def webhook_sink(name: str, port: int, **more: int) -> dict[str, Any]:
+    """Return the settings of a sink that posts to a receiver on this machine."""
+    url = f"http://127.0.0.1:{port}/"
+    sink = {"name": name, "type": "webhook", "url": url, "secret": SECRET, "allow_private": True}
+    return sink | more
+
+
 class Receiver(Module):
     """A webhook receiver."""
 
@@ -84,10 +91,7 @@ class Receiver(Module):
 
     def settings(self, **more: int) -> dict[str, str]:
         """Return the settings that have a worker deliver here."""
-        url = f"http://127.0.0.1:{self._port}/"
-        sink = {"name": "receiver", "type": "webhook", "url": url, "secret": SECRET}
-        local = {"allow_private": True}
-        return {"CAPSULES_SINKS": json.dumps([sink | local | more])}
+        return {"CAPSULES_SINKS": json.dumps([webhook_sink("receiver", self._port, **more)])}
 
 
 class Reconciler:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import orjson
 
 from benchmarks.arena import Arena
 from benchmarks.mixes import Log
-from benchmarks.processes import BenchmarkError, Module
+from benchmarks.processes import BenchmarkError, Module, webhook_sink
 from benchmarks.publisher import publish
-from tests.reconciliation import SECRET, Ground
+from tests.reconciliation import Ground
 from tests.worker_process import WorkerProcess
 
 __all__ = ["SinksStack"]
@@ -90,7 +90,7 @@ class SinksStack:
             for name, mode in self._modes.items():
                 self._receivers[name] = _Receiver(mode, directory=directory / name)
                 stack.callback(self._receivers[name].stop)
-            ground = Ground(self.arena.redis_url, self.arena.database_url)
+            self._ground = ground = Ground(self.arena.redis_url, self.arena.database_url)
             settings = ground.settings(
                 CAPSULES_LEASE_S="10", LOG_LEVEL="warning", CAPSULES_SINKS=self._sinks()
             )
@@ -106,14 +106,7 @@ class SinksStack:
     def _sinks(self) -> str:
         return json.dumps(
             [
-                {
-                    "name": name,
-                    "type": "webhook",
-                    "url": f"http://127.0.0.1:{receiver.port}/",
-                    "secret": SECRET,
-                    "allow_private": True,
-                    "timeout_s": TIMEOUT_S,
-                }
+                webhook_sink(name, receiver.port, timeout_s=TIMEOUT_S)
                 for name, receiver in self._receivers.items()
             ]
         )
@@ -157,7 +150,7 @@ class SinksStack:
         part = self._payloads[self._published : self._published + count]
         assert len(part) == count, "the log is too short"
         self._published += count
-        with Ground(self.arena.redis_url, self.arena.database_url).redis() as client:
+        with self._ground.redis() as client:
             publish(client, part, rate)
 
     def _wait_for_watched(self) -> None:
@@ -169,7 +162,7 @@ class SinksStack:
             _DRAIN_TIMEOUT_S,
         )
 
-    def _until(self, condition: Any, what: str, timeout_s: float) -> None:
+    def _until(self, condition: Callable[[], object], what: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline or self._worker.process.poll() is not None:

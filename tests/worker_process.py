@@ -14,9 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["WorkerProcess", "eventually"]
+__all__ = ["ENDS_BY_SIGTERM", "WorkerProcess", "eventually"]
 
 ROOT = Path(__file__).parent.parent
+
+#: How a worker may end by SIGTERM: one that has not come to handle signals yet dies of it, and one
+#: that still looks whether it can start says so by its code.
+ENDS_BY_SIGTERM = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 async def eventually(check: Callable[[], object], *, what: str, timeout_s: float = 30.0) -> None:

@@ -19,7 +19,7 @@ from tests.event_log import EventLog, generate
 from tests.faults.test_crashes import steps_done
 from tests.oracle import Outcome, Row, replay
 from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver, assert_same
-from tests.worker_process import WorkerProcess
+from tests.worker_process import ENDS_BY_SIGTERM, WorkerProcess
 
 LEASE_S = 1.0
 WORKERS_MAX = 8
@@ -177,9 +177,7 @@ class FleetMachine(RuleBasedStateMachine):
         worker = self._in_the_middle_of_it(data)
         self.workers.remove(worker)
         worker.signal(signal.SIGTERM)
-        # One that has not come to handle signals yet, or only looks around, ends by it.
-        ends = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-        assert worker.process.wait(30) in ends, worker.tail()
+        assert worker.process.wait(30) in ENDS_BY_SIGTERM, worker.tail()
 
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:

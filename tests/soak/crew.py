@@ -14,7 +14,7 @@ import redis
 
 from tests.reconciliation import PREFIX, Ground
 from tests.soak.history import History
-from tests.worker_process import WorkerProcess
+from tests.worker_process import ENDS_BY_SIGTERM, WorkerProcess
 
 __all__ = ["Crew"]
 
@@ -102,9 +102,7 @@ class Crew:
         for name, worker in self._stopping:
             code = worker.process.wait(STOP_WITHIN_S)
             self._history.note("worker_ended", worker=name, code=code)
-            # One that has not come to handle signals yet ends by it, and one that still looks
-            # whether it can start says so by its code.
-            if code not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+            if code not in ENDS_BY_SIGTERM:
                 self.complaints.append(f"{name} ended with {code}")
         for log in sorted(self._directory.glob("worker-*/worker.log")):
             text = log.read_text(encoding="utf-8", errors="replace")
