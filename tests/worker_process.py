@@ -37,6 +37,7 @@ class WorkerProcess:
 
     Arguments:
         directory: where the log goes and the worker runs.
+        loop: Faust's name of the event loop.
         settings: environment variables, beside those of this process that are not settings.
     """
 
@@ -45,13 +46,13 @@ class WorkerProcess:
 
     _started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, *, loop: str = "aio", **settings: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "worker.log"
         self.output_path = directory / "worker.out"
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "-A", "streams.app", "worker"],
+                [sys.executable, "-m", self.module, "-A", "streams.app", "--loop", loop, "worker"],
                 cwd=directory,
                 env=self.environment(**settings),
                 stdout=output,

@@ -1,8 +1,8 @@
 """XACK in batches, and trimming behind what is acknowledged.
 
 This is the only place that acknowledges. It sends what was settled while the last batch was
-on its way, and some milliseconds beyond that (`TransportOptions.gather_ms`), so batches grow with
-the load and an idle worker acknowledges at once.
+on its way, and some milliseconds beyond that (`TransportOptions.ack_gather_ms`), so batches grow
+with the load and an idle worker acknowledges at once.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Acknowledger:
         while True:
             await self._wait_for_work()
             # At once after a pause; in a flow as seldom as it is read.
-            await asyncio.sleep(self._sent_at + self._options.gather_ms / 1000 - monotonic())
+            await asyncio.sleep(self._sent_at + self._options.ack_gather_ms / 1000 - monotonic())
             self._sent_at = monotonic()
             try:
                 await self._send()

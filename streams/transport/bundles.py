@@ -26,6 +26,7 @@ from .entry import message_fields
 from .portions import Record
 
 __all__ = [
+    "Call",
     "added_field",
     "as_messages",
     "bundle_fields",
@@ -51,10 +52,54 @@ _encode: Final = Encoder().encode
 _decode: Final = Decoder(list[dict[bytes, bytes]]).decode
 
 
+class Call:
+    """One call of ``append_bundles.lua``: which partitions it is for, and its arguments."""
+
+    def __init__(self) -> None:
+        self.arguments: list[bytes | int] = []
+        self._places: dict[int, int] = {}
+        #: Of each partition, what is not an entry yet, and how many bytes of it there are.
+        self._gathered: dict[int, list[dict[bytes, bytes]]] = {}
+        self._sizes: dict[int, int] = {}
+        self._count = self._size = 0
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions, in the order that the arguments count them in."""
+        return list(self._places)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more would hold up the server."""
+        return self._count >= _CALL_MESSAGES_MAX or self._size >= _CALL_BYTES_MAX
+
+    def add(self, partition: int, record: Record, bundle_max: int) -> None:
+        """Add a message, behind the others of its partition."""
+        messages = self._gathered.setdefault(partition, [])
+        messages.append(message_fields(record.key, record.value, record.headers))
+        length = len(record.value or b"")
+        of_bundle = self._sizes[partition] = self._sizes.get(partition, 0) + length
+        self._count, self._size = self._count + 1, self._size + length
+        if len(messages) >= bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
+            self._end(partition)
+
+    def end(self) -> None:
+        """Make entries of what is left."""
+        for partition in list(self._gathered):
+            self._end(partition)
+
+    def _end(self, partition: int) -> None:
+        del self._sizes[partition]
+        messages = self._gathered.pop(partition)
+        place = self._places.setdefault(partition, len(self._places))
+        fields = bundle_fields(messages)
+        self.arguments += (place, partition, len(messages), len(fields), *fields)
+
+
 def bundles(
     records: Iterable[Record], *, partition: Callable[[Record], int], bundle_max: int
-) -> Iterator[list[bytes | int]]:
-    """Give the arguments of ``append_bundles.lua``, one call after the other.
+) -> Iterator[Call]:
+    """Give the calls that append `records`, one after the other.
 
     Each partition keeps the order of `records`. No call is for very much, so that none holds up
     the server, and no entry is.
@@ -62,38 +107,16 @@ def bundles(
     Raises:
         TypeError: for what Redis takes no bytes for.
     """
-    arguments: list[bytes | int] = []
-    gathered: dict[int, list[dict[bytes, bytes]]] = {}
-    sizes: dict[int, int] = {}
-    count = size = 0
+    call = Call()
     for record in records:
-        number = partition(record)
-        messages = gathered.setdefault(number, [])
-        messages.append(message_fields(record.key, record.value, record.headers))
-        length = len(record.value or b"")
-        of_bundle = sizes[number] = sizes.get(number, 0) + length
-        count, size = count + 1, size + length
-        if len(messages) >= bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
-            arguments += _entry(number, gathered.pop(number))
-            del sizes[number]
-        if count >= _CALL_MESSAGES_MAX or size >= _CALL_BYTES_MAX:
-            yield _with_rest(arguments, gathered)
-            arguments, gathered, sizes, count, size = [], {}, {}, 0, 0
-    if count:
-        yield _with_rest(arguments, gathered)
-
-
-def _with_rest(
-    arguments: list[bytes | int], gathered: Mapping[int, Sequence[Mapping[bytes, bytes]]]
-) -> list[bytes | int]:
-    for number, messages in gathered.items():
-        arguments += _entry(number, messages)
-    return arguments
-
-
-def _entry(number: int, messages: Sequence[Mapping[bytes, bytes]]) -> list[bytes | int]:
-    fields = bundle_fields(messages)
-    return [number, len(messages), len(fields), *fields]
+        call.add(partition(record), record, bundle_max)
+        if call.is_full:
+            call.end()
+            yield call
+            call = Call()
+    call.end()
+    if call.arguments:
+        yield call
 
 
 def bundle_fields(messages: Sequence[Mapping[bytes, bytes]]) -> list[bytes]:

@@ -4,6 +4,9 @@ redis-py repeats a command by itself after a lost connection. For XADD that doub
 and for XREADGROUP it hides that the first answer, with its entries, was lost; so its retries
 are off, and who calls decides.
 
+Its asyncio connections pack each argument of a command in Python, and leave only the reading of
+answers to hiredis. Each command that blocks on all streams has hundreds of them.
+
 It also sends with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes
 just as the command is out. A loop that talks to Redis until it is cancelled would then go on
 for ever, and so would the stop of the worker that waits for it.
@@ -15,11 +18,12 @@ import asyncio
 import math
 from typing import Any, ClassVar, cast
 
+import hiredis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
+from redis.exceptions import ClusterDownError, DataError, MovedError, ReadOnlyError
 from yarl import URL
 
 from .errors import BrokerUnavailableError, broker_errors
@@ -42,6 +46,19 @@ class _Cancellable:
         if task is not None and task.cancelling() > requests:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
             raise asyncio.CancelledError
+
+
+class _PackedInC:
+    """Mixed into redis-py's connections: hiredis packs the commands."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        name, *rest = args
+        # As redis-py has it: "XGROUP CREATE" is two arguments.
+        words = name.split() if isinstance(name, str | bytes) else [name]
+        try:
+            return [hiredis.pack_command((*words, *rest))]
+        except TypeError as exc:
+            raise DataError(f"{words[0]!r} has an argument of another type: {exc}") from exc
 
 
 class _Route:
@@ -71,7 +88,7 @@ class _Route:
             self.generation += 1
 
 
-class _Routed(_Cancellable):
+class _Routed(_PackedInC, _Cancellable):
     """Mixed into redis-py's connections: each connect goes where the server is at the time."""
 
     #: Set in the class that is made for each client.

@@ -80,9 +80,12 @@ class TransportOptions:
     fetch_count: int = 500
     #: Entries per partition that are delivered and not settled, at most.
     prefetch_entries: int = 2_000
-    #: How long a steady flow gathers before it is read from somebody else's stream, and what is
-    #: done with before it is acknowledged. What comes after a pause does not wait.
+    #: How long a steady flow gathers before it is read from somebody else's stream. What comes
+    #: after a pause does not wait.
     gather_ms: float = 8.0
+    #: The same of what is done with, before it is acknowledged: nobody waits for that, but a
+    #: successor goes through once more what is not.
+    ack_gather_ms: float = 32.0
     #: How long one read waits in Redis for new entries.
     block_ms: int = 2_000
     #: How long any answer of Redis may take, beyond `block_ms`.

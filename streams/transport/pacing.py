@@ -35,13 +35,14 @@ class Pacing:
         #: Of the last read that brought something.
         self._came_at: dict[TP, float] = {}
         self._gathers_until: dict[TP, float] = {}
-        #: Whose last read brought several entries: more is there, or will be in a moment.
+        #: Whose last read brought several entries, or as many as it might: there is more, or will
+        #: be in a moment.
         self._flowing: set[TP] = set()
         self._alone_in_a_row = 0
 
     def note(self, tp: TP, came: int, *, full: bool) -> None:
         """Note that a read of `tp` brought `came` entries, as many as were asked for if `full`."""
-        if came > 1:
+        if came > 1 or full:
             self._flowing.add(tp)
         else:
             self._flowing.discard(tp)

@@ -124,20 +124,21 @@ class Producer(FaustProducer):
         if len({(len(of_topic), of_topic[0].config.bundle_max) for of_topic in streams}) != 1:
             raise ValueError(f"not of the same partitions and bundles: {', '.join(topics)}")
         config = streams[0][0].config
-        keys = [stream.key for of_topic in streams for stream in of_topic]
         if holding is None:
-            owner, fence = keys[0], (b"", b"")
+            owner, fence = streams[0][0].key, (b"", b"")
         else:
             owner, fence = holding.owners_key, (holding.partition, holding.token)
         partition = partial(self._partition, topics[0])
         if config.is_bundled:
-            counts = map(self._layout.counts_key, topics)
-            keys = [owner, *counts, *keys]
-            for arguments in bundles(records, partition=partition, bundle_max=config.bundle_max):
+            counts = [self._layout.counts_key(topic) for topic in topics]
+            for call in bundles(records, partition=partition, bundle_max=config.bundle_max):
+                keys = [of_topic[number].key for of_topic in streams for number in call.partitions]
+                arguments = [*fence, len(topics), *call.arguments]
                 with broker_errors("append_bundles"):
-                    if not await self._append_bundles(keys, [*fence, len(topics), *arguments]):
+                    if not await self._append_bundles([owner, *counts, *keys], arguments):
                         return False
             return True
+        keys = [stream.key for of_topic in streams for stream in of_topic]
         for portion in portions(records, partition=partition):
             arguments = [*fence, len(topics), *portion.arguments()]
             with broker_errors("append"):

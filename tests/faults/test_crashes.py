@@ -25,9 +25,9 @@ def steps_done(ground: Ground) -> int:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("seed", "loop"), [(1, "aio"), (2, "aio"), (3, "uvloop")])
 async def test_a_worker_killed_five_times_ends_as_the_oracle_says(
-    ground: Ground, tmp_path: Path, seed: int
+    ground: Ground, tmp_path: Path, seed: int, loop: str
 ) -> None:
     rng = random.Random(seed)
     log = generate(seed, events=6_000, capsules=500)
@@ -36,7 +36,7 @@ async def test_a_worker_killed_five_times_ends_as_the_oracle_says(
     async with Receiver() as receiver:
         settings = ground.settings(**receiver.settings())
         for kill in range(KILLS):
-            worker = WorkerProcess(tmp_path, **settings)
+            worker = WorkerProcess(tmp_path, loop=loop, **settings)
             ground.publish(log.entries[kill * share : (kill + 1) * share])
             moment = steps_done(ground) + rng.randrange(1, share)
             await eventually(
@@ -45,7 +45,7 @@ async def test_a_worker_killed_five_times_ends_as_the_oracle_says(
             )
             worker.kill()
         ground.publish(log.entries[KILLS * share :])
-        worker = WorkerProcess(tmp_path, **settings)
+        worker = WorkerProcess(tmp_path, loop=loop, **settings)
         await eventually(lambda: settled(ground), what="all done", timeout_s=90)
         assert await worker.stop() == 0
         assert_accounted(ground, log, receiver)

@@ -128,8 +128,9 @@ async def connections_cut(scene: Scene) -> AsyncIterator[None]:
     yield
 
 
-#: What the script that appends is called by: no XADD goes over the line on its own.
-APPEND = sha1(script("append").encode(), usedforsecurity=False).hexdigest().encode()
+def called(name: str) -> bytes:
+    """What a script of ours is called by: no XADD goes over the line on its own, and no XACK."""
+    return sha1(script(name).encode(), usedforsecurity=False).hexdigest().encode()
 
 
 def answers_lost(
@@ -187,14 +188,17 @@ OUTAGES = {
     "all connections are cut again and again": Outage(
         connections_cut, "broker_unavailable", unready=False, named=False
     ),
-    "answers to XADD are lost": Outage(
-        answers_lost(APPEND), "stage_retry", unready=False, named=False
+    "answers to what appends are lost": Outage(
+        answers_lost(called("append_bundles")), "stage_retry", unready=False, named=False
     ),
     "answers to XREADGROUP are lost": Outage(
         answers_lost(b"XREADGROUP", b"payload"), "broker_unavailable", unready=False, named=False
     ),
-    "answers to XACK are lost": Outage(
-        answers_lost(b"XACK"), "ack_retry", unready=False, named=False
+    "answers to what acknowledges the source are lost": Outage(
+        answers_lost(called("position_ack")), "ack_retry", unready=False, named=False
+    ),
+    "answers to what acknowledges ours are lost": Outage(
+        answers_lost(called("ack_bundles")), "ack_retry", unready=False, named=False
     ),
     "a stream of ours is of another type": Outage(
         of_another_type, "broker_unavailable", unready=False

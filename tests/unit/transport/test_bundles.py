@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from streams.transport import Record
 from streams.transport.bundles import (
+    Call,
     as_messages,
     bundle_fields,
     bundles,
@@ -35,12 +35,14 @@ RECORDS = st.lists(
 CAPSULES = TP("capsules", 0)
 
 
-def appended(arguments: Sequence[Any]) -> list[tuple[int, int, list[bytes]]]:
+def appended(call: Call) -> list[tuple[int, int, list[bytes]]]:
     """What the script would append: partition, number of messages, fields."""
     found = []
-    rest = list(arguments)
+    rest: list[Any] = list(call.arguments)
+    assert len(set(call.partitions)) == len(call.partitions)
     while rest:
-        partition, count, width, *rest = rest
+        place, partition, count, width, *rest = rest
+        assert call.partitions[place] == partition
         found.append((partition, count, rest[:width]))
         rest = rest[width:]
     return found

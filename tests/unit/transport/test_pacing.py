@@ -75,6 +75,12 @@ def test_a_full_read_is_followed_by_the_next_at_once_but_not_for_ever() -> None:
     assert turns == [True, True, True, True, False] * 2
 
 
+def test_one_entry_where_no_more_was_asked_for_is_followed_by_a_read_of_that_stream_alone() -> None:
+    paced, _, theirs, ours = pacing()
+    paced.note(theirs.tp, 1, full=True)
+    assert paced.alone([theirs, ours]) == [theirs]
+
+
 def test_of_a_stream_that_was_given_up_nothing_is_known() -> None:
     paced, _, theirs, ours = pacing()
     paced.note(theirs.tp, 2, full=False)
