@@ -69,7 +69,7 @@ def test_each_command_of_the_readme_exists(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     there = set(re.findall(r"^  ([a-z-]+) ", done.stdout.partition("Commands:")[2], re.MULTILINE))
-    assert set(re.findall(r"-A streams\.app ([\w-]+)", README)) - there == set()
+    assert set(re.findall(r"-A streams\.app (?:--loop uvloop )?([\w-]+)", README)) - there == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
