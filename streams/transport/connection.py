@@ -5,7 +5,7 @@ and for XREADGROUP it hides that the first answer, with its entries, was lost; s
 are off, and who calls decides.
 
 Its asyncio connections pack each argument of a command in Python, and leave only the reading of
-answers to hiredis. Each command that blocks on all streams has hundreds of them.
+answers to hiredis. The command that waits on all streams has a hundred of them and more.
 
 It also sends with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes
 just as the command is out. A loop that talks to Redis until it is cancelled would then go on
