@@ -101,7 +101,7 @@ class Acknowledger:
         """Acknowledge and trim until cancelled; Redis away is waited out."""
         while True:
             await self._wait_for_work()
-            # At once after a pause; in a flow as seldom as it is read.
+            # At once after a pause; in a flow more seldom than it is read.
             await asyncio.sleep(self._sent_at + self._options.ack_gather_ms / 1000 - monotonic())
             self._sent_at = monotonic()
             try:

@@ -53,9 +53,14 @@ _decode: Final = Decoder(list[dict[bytes, bytes]]).decode
 
 
 class Call:
-    """One call of ``append_bundles.lua``: which partitions it is for, and its arguments."""
+    """One call of ``append_bundles.lua``: which partitions it is for, and its arguments.
 
-    def __init__(self) -> None:
+    Arguments:
+        bundle_max: messages that share an entry, at most.
+    """
+
+    def __init__(self, bundle_max: int) -> None:
+        self._bundle_max = bundle_max
         self.arguments: list[bytes | int] = []
         self._places: dict[int, int] = {}
         #: Of each partition, what is not an entry yet, and how many bytes of it there are.
@@ -73,14 +78,14 @@ class Call:
         """Whether more would hold up the server."""
         return self._count >= _CALL_MESSAGES_MAX or self._size >= _CALL_BYTES_MAX
 
-    def add(self, partition: int, record: Record, bundle_max: int) -> None:
+    def add(self, partition: int, record: Record) -> None:
         """Add a message, behind the others of its partition."""
         messages = self._gathered.setdefault(partition, [])
         messages.append(message_fields(record.key, record.value, record.headers))
         length = len(record.value or b"")
         of_bundle = self._sizes[partition] = self._sizes.get(partition, 0) + length
         self._count, self._size = self._count + 1, self._size + length
-        if len(messages) >= bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
+        if len(messages) >= self._bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
             self._end(partition)
 
     def end(self) -> None:
@@ -107,13 +112,13 @@ def bundles(
     Raises:
         TypeError: for what Redis takes no bytes for.
     """
-    call = Call()
+    call = Call(bundle_max)
     for record in records:
-        call.add(partition(record), record, bundle_max)
+        call.add(partition(record), record)
         if call.is_full:
             call.end()
             yield call
-            call = Call()
+            call = Call(bundle_max)
     call.end()
     if call.arguments:
         yield call

@@ -49,7 +49,11 @@ class _Cancellable:
 
 
 class _PackedInC:
-    """Mixed into redis-py's connections: hiredis packs the commands."""
+    """Mixed into redis-py's connections: hiredis packs the commands.
+
+    Not by `HiredisRespSerializer`, as its other connections do it: that looks at each argument in
+    Python first, which takes three times as long.
+    """
 
     def pack_command(self, *args: Any) -> list[bytes]:
         name, *rest = args
