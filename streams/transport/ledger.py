@@ -242,6 +242,14 @@ class Ledger:
         bundle = partition.bundles.get(stream_id) if partition else None
         return bundle.size if bundle else 1
 
+    def in_hand(self, tp: TP) -> int:
+        """Entries of Redis' that were delivered and that it may hold as pending."""
+        partition = self._partitions.get(tp)
+        if partition is None:
+            return 0
+        unsettled = {stream_id_of(entry_id) for entry_id in partition.unsettled}
+        return len(unsettled | partition.unacknowledged | partition.bundles.keys())
+
     def is_in_hand(self, tp: TP, stream_id: bytes) -> bool:
         """Whether Redis may hold the bundle `stream_id` as pending for this worker."""
         partition = self._partitions.get(tp)

@@ -1,13 +1,9 @@
 """Reading: one blocking XREADGROUP over all partitions that have room.
 
-A partition is first read from its pending entries, oldest to newest, and only then from what
-is new, so that what a dead owner left behind keeps its place in the order. All workers of an
-app read under one consumer name: the lease makes sure that only one of them does at a time,
-and so whatever is pending is the present owner's to finish, with nothing to claim and no name
-to clean up after.
-
-After a lost connection Redis may count entries as delivered whose delivery never arrived. So
-the pending entries are read again after each failure, and now and then without one.
+A partition is first read from its pending entries, and only then from what is new
+(:mod:`.pending`). All workers of an app read under one consumer name: the lease makes sure that
+only one of them does at a time, and so whatever is pending is the present owner's to finish, with
+nothing to claim and no name to clean up after.
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from math import ceil
-from time import monotonic
 
 import redis.asyncio
 import structlog
@@ -31,6 +26,7 @@ from .lua import script
 from .options import TransportOptions
 from .pacing import Pacing
 from .parts import Parts
+from .pending import Lose, PendingEntries, Records
 from .positions import CONSUMER, Positions
 
 __all__ = ["Reader"]
@@ -38,7 +34,6 @@ __all__ = ["Reader"]
 log = structlog.get_logger(__name__)
 
 Deliver = Callable[[TP, list[Entry]], Awaitable[None]]
-Lose = Callable[[TP, list[bytes]], None]
 
 
 class Reader:
@@ -78,9 +73,7 @@ class Reader:
         self._group = group
         self._options = options
         self._deliver = deliver
-        self._lose = lose
         self._positions = positions
-        self._parts = parts
         self._connection = ReaderConnection(client, timeout_s=options.timeout_s)
         #: Whether the fleet knows the connection.
         self._registered = False
@@ -90,14 +83,20 @@ class Reader:
         self._reading: frozenset[bytes] = frozenset()
         self._read_over = asyncio.Event()
         self._remove_consumer = client.register_script(script("consumer_remove"))
-        #: Partitions whose pending entries are being read, and up to which id they were.
-        self._pending_after: dict[TP, bytes] = {}
+        self._pending = PendingEntries(
+            ledger,
+            parts,
+            sweep_s=options.sweep_s,
+            read=self._read_pending,
+            read_size=self._count,
+            hand_on=self._hand_on,
+            lose=lose,
+        )
         #: Partitions of which nothing new is read for now.
         self._held_back: set[TP] = set()
         self._pacing = Pacing(gather_ms=options.gather_ms)
         #: Streams of which little was asked for, since it was asked for together with bundles.
         self._cut_short: list[Stream] = []
-        self._swept_at = 0.0
         #: Whether the reader has stopped because what is held is not safely ours.
         self.waits_to_read = False
         self._changed = asyncio.Event()
@@ -106,16 +105,15 @@ class Reader:
 
     def add(self, streams: Iterable[Stream]) -> None:
         """Read `streams` from now on, from their pending entries on."""
-        for stream in streams:
-            self._streams[stream.key] = stream
-            self._pending_after[stream.tp] = b"0"
-            self._positions.must_check(stream)
+        streams = list(streams)
+        self._streams |= {stream.key: stream for stream in streams}
+        self._go_through(streams)
         self.wake()
 
     def forget(self, stream: Stream) -> None:
         """Read `stream` no more, from the next read on."""
         self._streams.pop(stream.key, None)
-        self._pending_after.pop(stream.tp, None)
+        self._pending.forget(stream)
         self._held_back.discard(stream.tp)
         self._pacing.forget(stream.tp)
 
@@ -155,16 +153,16 @@ class Reader:
 
     def read_pending_again(self, stream: Stream | None = None) -> None:
         """Go through the pending entries, of all partitions or of one, before reading on."""
-        if stream is not None:
-            if stream.key in self._streams:
-                self._pending_after[stream.tp] = b"0"
-                self._positions.must_check(stream)
-                self.wake()
-            return
-        for each in self._streams.values():
-            self._positions.must_check(each)
-        self._pending_after = {stream.tp: b"0" for stream in self._streams.values()}
-        self._swept_at = monotonic()
+        if stream is None:
+            self._go_through(self._streams.values())
+        elif stream.key in self._streams:
+            self._go_through([stream])
+            self.wake()
+
+    def _go_through(self, streams: Iterable[Stream]) -> None:
+        for stream in streams:
+            self._positions.must_check(stream)
+            self._pending.begin([stream])
 
     def wake(self) -> None:
         """Look again at what may be read: a partition has room, or the worker stops."""
@@ -204,17 +202,13 @@ class Reader:
             finally:
                 self.waits_to_read = False
             return
-        if monotonic() - self._swept_at >= self._options.sweep_s:
-            self.read_pending_again()
+        if due := self._pending.due():
+            self._go_through(stream for stream in self._streams.values() if stream.tp in due)
         if not all(map(self._positions.may_hand_on, self._streams.values())):
             return  # check first
         roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
-        pending = [stream for stream in roomy if stream.tp in self._pending_after]
-        if pending:
-            # Those with bundles by themselves, since of them only little can be asked for; but both
-            # at one go: what fails for some of them is not to pass for over when others were read.
-            await self._read_pending([s for s in pending if not s.config.is_bundled])
-            await self._read_pending([s for s in pending if s.config.is_bundled])
+        if pending := self._pending.left(roomy):
+            await self._pending.go_on(pending)
             return
         readable = [stream for stream in roomy if stream.tp not in self._held_back]
         if not readable:
@@ -235,35 +229,18 @@ class Reader:
             return
         await self._read_new(ready, block_ms=ceil(gathers_s * 1000) or self._options.block_ms)
 
-    async def _read_pending(self, streams: list[Stream]) -> None:
-        await self._parts.recall(streams)
-        streams = [stream for stream in streams if stream.tp in self._pending_after]
-        if not streams:
-            return  # given up meanwhile
-        with self._ledger.reading_pending(stream.tp for stream in streams):
-            await self._read_pending_of(streams)
-
-    async def _read_pending_of(self, streams: list[Stream]) -> None:
-        after = [self._pending_after[stream.tp] for stream in streams]
-        by_key = await self._xreadgroup(streams, after, block_ms=None)
-        for stream in streams:
-            records = by_key.get(stream.key, [])
-            if not records:
-                self._pending_after.pop(stream.tp, None)
-                await self._parts.clear(stream)
-                continue
-            if stream.tp in self._pending_after:  # it may have been given up meanwhile
-                self._pending_after[stream.tp] = records[-1][0]
-            gone = [entry_id for entry_id, fields in records if fields is None]
-            if gone:
-                self._lose(stream.tp, gone)
-            await self._hand_on(stream, records)
+    async def _read_pending(
+        self, streams: list[Stream], after: list[bytes], count: int
+    ) -> dict[bytes, Records]:
+        return await self._xreadgroup(streams, after, count=count, block_ms=None)
 
     async def _read_new(self, streams: list[Stream], *, block_ms: int | None) -> None:
         count = self._count(streams)
         self._blocked = block_ms is not None
         try:
-            by_key = await self._xreadgroup(streams, [b">"] * len(streams), block_ms=block_ms)
+            by_key = await self._xreadgroup(
+                streams, [b">"] * len(streams), count=count, block_ms=block_ms
+            )
         finally:
             self._blocked = False
         for stream in streams:
@@ -279,9 +256,7 @@ class Reader:
             if records := by_key.get(stream.key):
                 await self._hand_on(stream, records)
 
-    async def _hand_on(
-        self, stream: Stream, records: list[tuple[bytes, list[bytes] | None]]
-    ) -> None:
+    async def _hand_on(self, stream: Stream, records: Records) -> None:
         entries = self._ledger.admit(
             stream.tp,
             ((entry_id, fields) for entry_id, fields in records if fields is not None),
@@ -298,8 +273,8 @@ class Reader:
             self._registered = True
 
     async def _xreadgroup(
-        self, streams: list[Stream], ids: list[bytes], *, block_ms: int | None
-    ) -> dict[bytes, list[tuple[bytes, list[bytes] | None]]]:
+        self, streams: list[Stream], ids: list[bytes], *, count: int, block_ms: int | None
+    ) -> dict[bytes, Records]:
         self._reading = frozenset(stream.key for stream in streams)
         try:
             block: tuple[bytes | int, ...] = () if block_ms is None else (b"BLOCK", block_ms)
@@ -309,7 +284,7 @@ class Reader:
                 self._group,
                 CONSUMER,
                 b"COUNT",
-                self._count(streams),
+                count,
                 *block,
                 b"STREAMS",
                 *(stream.key for stream in streams),

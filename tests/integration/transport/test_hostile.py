@@ -14,6 +14,8 @@ from streams.transport import Entry, StreamConfig
 from .lab import EXPLICIT, Lab
 from .waiting import Received, eventually
 
+pytestmark = pytest.mark.usefixtures("said_now")
+
 Fields = dict[Any, Any]
 
 ODD_ENTRIES: list[Fields] = [

@@ -20,6 +20,8 @@ from streams.transport import (
 from .lab import EXPLICIT, Lab, LabApp
 from .waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("said_now")
+
 
 async def test_exactly_once_is_refused_at_the_start(lab: Lab) -> None:
     app = lab.app(settings={"processing_guarantee": "exactly_once"})

@@ -180,6 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
             open_here = tp in self.partitions and tp not in self.closing
             roomy = open_here and in_hand + READ_SIZE <= CAPACITY
             assert self.ledger.has_room(tp) == roomy
+            assert self.ledger.in_hand(tp) == in_hand + len(self.unsent[tp])
         assert self.ledger.total_unsettled() == total
 
 
