@@ -19,6 +19,7 @@ from faust.types import TP
 
 from .bundles import as_messages, place_of, stream_id_of
 from .entry import Entry
+from .layout import Stream
 
 __all__ = ["Ledger"]
 
@@ -44,6 +45,8 @@ class _Partition:
     tp: TP
     #: This term of ownership; entries of an earlier one are no longer ours.
     epoch: int
+    #: Unsettled entries that leave room for one more read, at most.
+    most: int
     unsettled: dict[bytes, Entry] = field(default_factory=dict)
     #: Bundles that Redis holds as pending, by its id.
     bundles: dict[bytes, _Bundle] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class Ledger:
     def open(self, tp: TP) -> None:
         """Begin a term over `tp`, with nothing in hand."""
         self.close(tp)
-        partition = _Partition(tp, next(self._epochs))
+        partition = _Partition(tp, next(self._epochs), self._most(tp.topic))
         self._partitions[tp] = self._terms[partition.epoch] = partition
 
     def begin_closing(self, tp: TP) -> None:
@@ -206,7 +209,7 @@ class Ledger:
             if ids := [entry_id for entry_id in of_term if take(entry_id, None) is not None]:
                 settled[partition.tp] = complete = _complete(partition, ids)
                 partition.unacknowledged.update(complete)
-                if before > self._most_before_a_read(partition.tp) and self.has_room(partition.tp):
+                if before > partition.most and self.has_room(partition.tp):
                     self._on_room()
         if settled:
             self._changed.set()
@@ -290,11 +293,13 @@ class Ledger:
     def hold(self, topic: str) -> None:
         """Have little of `topic` in hand: its agent takes nothing for a while, and says when."""
         self._held.add(topic)
+        self._limit(topic)
 
     def let_go(self, topic: str) -> None:
         """Read `topic` as others are read."""
         if topic in self._held:
             self._held.remove(topic)
+            self._limit(topic)
             self._on_room()
 
     # -- Questions
@@ -305,11 +310,30 @@ class Ledger:
         return (
             partition is not None
             and not partition.closing
-            and len(partition.unsettled) <= self._most_before_a_read(tp)
+            and len(partition.unsettled) <= partition.most
         )
 
-    def _most_before_a_read(self, tp: TP) -> int:
-        return min(self._full_above, _HELD) if tp.topic in self._held else self._full_above
+    def with_room(self, streams: Iterable[Stream]) -> list[Stream]:
+        """Return those of `streams` of which one more read fits.
+
+        Asked of all of them before each read, and so in one go.
+        """
+        partitions = self._partitions
+        return [
+            stream
+            for stream in streams
+            if (partition := partitions.get(stream.tp)) is not None
+            and len(partition.unsettled) <= partition.most
+            and not partition.closing
+        ]
+
+    def _most(self, topic: str) -> int:
+        return min(self._full_above, _HELD) if topic in self._held else self._full_above
+
+    def _limit(self, topic: str) -> None:
+        for tp, partition in self._partitions.items():
+            if tp.topic == topic:
+                partition.most = self._most(topic)
 
     def unsettled(self, tp: TP) -> int:
         """Entries of `tp` in hand."""

@@ -65,6 +65,8 @@ class Sweep:
             return []
         step_s = self._interval_s / len(self._turns)
         steps = int((now_s - self._at_s) / step_s)
+        if not steps:
+            return []
         due = list(self._turns)[:steps]
         # Nobody has two turns for a long wait.
         self._at_s = now_s if steps > len(due) else self._at_s + steps * step_s
@@ -126,6 +128,8 @@ class PendingEntries:
 
     def left(self, streams: Iterable[Stream]) -> list[Stream]:
         """Return those of `streams` that are not through."""
+        if not self._passages:
+            return []
         return [stream for stream in streams if stream.tp in self._passages]
 
     async def go_on(self, streams: list[Stream]) -> None:

@@ -79,6 +79,8 @@ class Reader:
         self._registered = False
         #: What is read, by key.
         self._streams: dict[bytes, Stream] = {}
+        #: Those of them that somebody else writes.
+        self._theirs: dict[bytes, Stream] = {}
         #: The keys in the read that is under way.
         self._reading: frozenset[bytes] = frozenset()
         self._read_over = asyncio.Event()
@@ -107,12 +109,14 @@ class Reader:
         """Read `streams` from now on, from their pending entries on."""
         streams = list(streams)
         self._streams |= {stream.key: stream for stream in streams}
+        self._theirs |= {stream.key: stream for stream in streams if not stream.is_ours}
         self._go_through(streams)
         self.wake()
 
     def forget(self, stream: Stream) -> None:
         """Read `stream` no more, from the next read on."""
         self._streams.pop(stream.key, None)
+        self._theirs.pop(stream.key, None)
         self._pending.forget(stream)
         self._held_back.discard(stream.tp)
         self._pacing.forget(stream.tp)
@@ -191,7 +195,7 @@ class Reader:
             TransportError: Redis is unreachable or refuses; call `read_pending_again` next.
         """
         await self._connect()
-        await self._positions.check(list(self._streams.values()))
+        await self._positions.check(list(self._theirs.values()))
         # From here to the command nothing is awaited: no change goes unnoticed by it.
         self._changed.clear()
         if not self._may_read():
@@ -204,13 +208,15 @@ class Reader:
             return
         if due := self._pending.due():
             self._go_through(stream for stream in self._streams.values() if stream.tp in due)
-        if not all(map(self._positions.may_hand_on, self._streams.values())):
+        if not all(map(self._positions.may_hand_on, self._theirs.values())):
             return  # check first
-        roomy = [stream for stream in self._streams.values() if self._ledger.has_room(stream.tp)]
+        roomy = self._ledger.with_room(self._streams.values())
         if pending := self._pending.left(roomy):
             await self._pending.go_on(pending)
             return
-        readable = [stream for stream in roomy if stream.tp not in self._held_back]
+        readable = roomy
+        if self._held_back:
+            readable = [stream for stream in roomy if stream.tp not in self._held_back]
         if not readable:
             await self._changed.wait()
             return

@@ -18,11 +18,15 @@ from hypothesis.stateful import (
     rule,
 )
 
-from streams.transport import Entry
+from streams.transport import Entry, StreamConfig, StreamLayout
 from streams.transport.ledger import Ledger
 
 CAPACITY, READ_SIZE = 7, 3
 PARTITIONS = [TP("t", 0), TP("t", 1), TP("u", 0)]
+LAYOUT = StreamLayout("{a}:")
+LAYOUT.declare("t", 2, StreamConfig())
+LAYOUT.declare("u", 1, StreamConfig())
+STREAMS = {stream.tp: stream for stream in LAYOUT.all_streams(["t", "u"])}
 
 
 def _some_of(data: Any, ids: Iterable[bytes]) -> list[bytes]:
@@ -180,6 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
             open_here = tp in self.partitions and tp not in self.closing
             roomy = open_here and in_hand + READ_SIZE <= CAPACITY
             assert self.ledger.has_room(tp) == roomy
+            assert self.ledger.with_room([STREAMS[tp]]) == [STREAMS[tp]] * roomy
             assert self.ledger.in_hand(tp) == in_hand + len(self.unsent[tp])
         assert self.ledger.total_unsettled() == total
 
@@ -232,7 +237,12 @@ def test_of_a_topic_that_is_held_only_a_little_is_in_hand() -> None:
     assert (ledger.has_room(tp), ledger.has_room(other)) == (False, True)
     ledger.settle(ledger.admit(tp, [(b"%d-0" % n, []) for n in range(60, 70)]))
     assert not woken
+    later = TP("held", 1)
+    ledger.open(later)
+    ledger.admit(later, [(b"%d-0" % n, []) for n in range(60)])
+    assert not ledger.has_room(later)
     ledger.let_go("held")
+    assert ledger.has_room(later)
     assert (ledger.has_room(tp), len(woken)) == (True, 1)
     ledger.let_go("held")
     assert len(woken) == 1
