@@ -69,6 +69,7 @@ class Postgres:
         )
         self._pool: aiopg.Pool | None = None
         self._prepared = PreparedStatements()
+        self._cursors: dict[aiopg.Connection, aiopg.Cursor] = {}
         # A statement that failed is tried again after a pause, and has an answer or none by then.
         self._tried_again_within_s = self._answer_timeout_s + connect_timeout_s + _PAUSE_MAX_S
         #: When the last statement went unanswered, by the monotonic clock; None: it was answered.
@@ -152,7 +153,8 @@ class Postgres:
         prepared: bool,
     ) -> tuple[Any, ...]:
         try:
-            async with pool.acquire() as connection, connection.cursor() as cursor:
+            async with pool.acquire() as connection:
+                cursor = await self._cursor_of(connection)
                 sql = await self._prepared.sql(cursor, statement) if prepared else statement
                 await cursor.execute(*_as_one(sql, parameters))
                 row: tuple[Any, ...] = await cursor.fetchone()
@@ -169,6 +171,19 @@ class Postgres:
             # psycopg2 refuses some values (a NUL) before anything is sent.
             raise DatabaseRejectedError(f"{type(exc).__name__}: {exc}") from exc
         return row
+
+    async def _cursor_of(self, connection: aiopg.Connection) -> aiopg.Cursor:
+        """Return the cursor of `connection`: one for all its statements.
+
+        A cursor of aiopg's holds itself, and with it the text of what it ran, payloads and all,
+        until Python's collector comes by; one for each statement was a third of a worker's memory.
+        """
+        cursor = self._cursors.get(connection)
+        if cursor is None:
+            in_use = {c: its for c, its in self._cursors.items() if not c.closed}
+            cursor = await connection.cursor()
+            self._cursors = {**in_use, connection: cursor}
+        return cursor
 
     async def _translate(self, exc: psycopg2.Error) -> Exception:
         self._prepared.note(exc)

@@ -86,7 +86,8 @@ class PendingEntries:
     """Goes through pending entries, and knows which streams still have to be.
 
     Arguments:
-        read_size: entries of which one read may ask for so many of these streams.
+        read_size: entries of each of these streams that one read may bring and that are new.
+        count_max: entries of each that one read may ask for, new or not.
         lose: is told the ids of entries that were trimmed while they were pending.
     """
 
@@ -98,6 +99,7 @@ class PendingEntries:
         sweep_s: float,
         read: Read,
         read_size: Callable[[list[Stream]], int],
+        count_max: int,
         hand_on: HandOn,
         lose: Lose,
     ) -> None:
@@ -105,6 +107,7 @@ class PendingEntries:
         self._parts = parts
         self._read = read
         self._read_size = read_size
+        self._count_max = count_max
         self._hand_on = hand_on
         self._lose = lose
         self._sweep = Sweep(interval_s=sweep_s)
@@ -169,9 +172,10 @@ class PendingEntries:
         """How many entries of each to ask for.
 
         What is in hand is among them, and takes no room: so one read goes through a partition of
-        which nothing was missed.
+        which little waits and nothing was missed.
         """
         count = self._read_size(streams)
-        if all(passage.after == _START for passage in passages):
-            count += min(self._ledger.in_hand(stream.tp) for stream in streams)
-        return count
+        if any(passage.after != _START for passage in passages):
+            return count
+        in_hand = min(self._ledger.in_hand(stream.tp) for stream in streams)
+        return max(count, min(count + in_hand, self._count_max))

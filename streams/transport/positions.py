@@ -35,87 +35,30 @@ field       holds
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import redis.asyncio
-import structlog
 from faust.types import TP
 
-from .errors import GroupLostError, TransportError, broker_errors
+from .errors import GroupLostError, broker_errors
 from .layout import Stream, StreamLayout
-from .loss import Journal, Loss, LossKind, Position, id_after, id_order
+from .loss import Journal, Loss, LossKind, Position, id_after
 from .lua import script
+from .read_so_far import Figures, ReadSoFar, order_of
 from .recorder import LossRecorder
+from .remembering import Remembering
 
-__all__ = ["CONSUMER", "Positions", "ReadSoFar"]
-
-log = structlog.get_logger(__name__)
+__all__ = ["CONSUMER", "Positions"]
 
 #: The name that every owner reads under.
 CONSUMER = b"owner"
 
-_REMEMBER_EVERY_S = 2.0
-#: How soon a position is remembered that was not known yet.
-_REMEMBER_FIRST_S = 0.1
 #: Entries counted in one go where nothing else says how far a group is, and how often at most.
 _COUNT_MAX = 20_000
 _COUNT_EVERY_S = 10.0
-
-
-@dataclass(slots=True)
-class ReadSoFar:
-    """What this process knows of a stream; kept beyond its terms."""
-
-    #: Empty: not counted.
-    epoch: str = ""
-    #: The last entry delivered, here or, where it is counted, to anybody.
-    id: str = ""
-    ordinal: int = 0
-    #: Lost in this epoch: reported, and durable in the journal.
-    reported: int = 0
-    recorded: int = 0
-    #: The last entry delivered when nothing unreported was missing.
-    clean: str = ""
-    last_id: str = ""
-    #: Of a stream of ours: at least.
-    added: int = 0
-
-    @property
-    def accounted(self) -> int:
-        """Entries up to the last one delivered whose fate is known."""
-        return self.ordinal + self.reported
-
-
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """The answer of ``position_check.lua``."""
-
-    status: str
-    epoch: str
-    id: str
-    ordinal: int
-    implied: int
-    added: int
-    length: int
-    first: str
-    last_id: str
-    deleted: str
-    clean_before: str
-    clean: str
-    lost: int
-    last_id_before: str
-    added_before: int
-
-    @classmethod
-    def from_answer(cls, answer: list[Any]) -> _Figures:
-        plain: list[Any] = [item.decode() if isinstance(item, bytes) else item for item in answer]
-        return cls(*plain)
 
 
 class Positions:
@@ -141,13 +84,12 @@ class Positions:
         self._recorder = recorder
         self._group = group
         self._check_interval_s = check_interval_s
-        self._journal = journal
         self._check_script = client.register_script(script("position_check"))
         self._known: dict[bytes, ReadSoFar] = {}
         #: When each counted partition was looked at; it must be before more of it is handed on.
         self._checked_at: dict[TP, float] = {}
         self._counted_at: dict[TP, float] = {}
-        self._remembering: dict[TP, asyncio.Task[None]] = {}
+        self._remembering = Remembering(journal, of=self._of)
 
     def key(self, stream: Stream) -> bytes:
         """The key of the position of `stream`."""
@@ -166,14 +108,12 @@ class Positions:
         """Count `stream` from now on, if it is somebody else's."""
         if not stream.is_ours:
             self.must_check(stream)
-            name = f"remember-{stream.tp.topic}"
-            self._remembering[stream.tp] = asyncio.create_task(self._remember(stream), name=name)
+            self._remembering.watch(stream)
 
     def forget(self, stream: Stream) -> None:
         """Its term is over."""
         self._checked_at.pop(stream.tp, None)
-        if task := self._remembering.pop(stream.tp, None):
-            task.cancel()
+        self._remembering.forget(stream)
 
     # -- Counting
 
@@ -182,7 +122,7 @@ class Positions:
         known = self._of(stream)
         known.id = last.decode()
         known.ordinal += count
-        known.last_id = max(known.last_id, known.id, key=_order)
+        known.last_id = max(known.last_id, known.id, key=order_of)
         if stream.is_ours:
             known.added += count
         elif full:
@@ -229,7 +169,7 @@ class Positions:
         if stream.tp in self._checked_at:  # its term may have ended meanwhile
             self._checked_at[stream.tp] = began
 
-    async def _look(self, stream: Stream, known: ReadSoFar, *, anew: bool = False) -> _Figures:
+    async def _look(self, stream: Stream, known: ReadSoFar, *, anew: bool = False) -> Figures:
         may_count = monotonic() - self._counted_at.get(stream.tp, -_COUNT_EVERY_S)
         with broker_errors("position_check"):
             answer = await self._check_script(
@@ -249,15 +189,15 @@ class Positions:
         if answer[0] == b"no group":
             raise GroupLostError(f"{stream.key.decode()}: the stream or its group is gone")
         if answer[0] == b"unsupported":
-            return _Figures("unsupported", "", "", 0, -1, 0, 0, "", "", "", "", "", 0, "", -1)
-        figures = _Figures.from_answer(answer)
+            return Figures("unsupported", "", "", 0, -1, 0, 0, "", "", "", "", "", 0, "", -1)
+        figures = Figures.from_answer(answer)
         if figures.status == "unknown":
             self._counted_at[stream.tp] = monotonic()
         return figures
 
-    def _went_back(self, stream: Stream, known: ReadSoFar, figures: _Figures) -> bool:
-        last_before = max(known.last_id, figures.last_id_before, key=_order)
-        if figures.last_id == "0-0" or _order(figures.last_id) >= _order(last_before):
+    def _went_back(self, stream: Stream, known: ReadSoFar, figures: Figures) -> bool:
+        last_before = max(known.last_id, figures.last_id_before, key=order_of)
+        if figures.last_id == "0-0" or order_of(figures.last_id) >= order_of(last_before):
             return False
         added_before = max(known.added, figures.added_before)
         gone = added_before - max(known.accounted, figures.added)
@@ -274,17 +214,17 @@ class Positions:
         )
         return True
 
-    def _compare(self, stream: Stream, known: ReadSoFar, figures: _Figures) -> None:
+    def _compare(self, stream: Stream, known: ReadSoFar, figures: Figures) -> None:
         known.id, known.ordinal = figures.id, figures.ordinal
         # A stream made anew and still empty has no last id: the next one may be below it.
-        known.last_id = max(known.last_id, figures.last_id, key=_order)
+        known.last_id = max(known.last_id, figures.last_id, key=order_of)
         known.added = figures.added
         if figures.epoch != known.epoch:
             known.epoch, known.clean = figures.epoch, figures.clean_before
             known.reported = known.recorded = figures.lost
-        known.clean = max(known.clean, figures.clean_before, key=_order)
+        known.clean = max(known.clean, figures.clean_before, key=order_of)
         if not known.epoch or figures.implied < 0:
-            known.clean = max(known.clean, figures.clean, key=_order)
+            known.clean = max(known.clean, figures.clean, key=order_of)
             return
         total = figures.implied - figures.ordinal
         if total > known.reported:
@@ -308,14 +248,8 @@ class Positions:
         known = self._of(stream)
         # Others may have read on since, so that what was unread then is not what is lost now.
         is_current = self.may_hand_on(stream) and stream.tp in self._checked_at
-        return Position(
-            stream=stream.key.decode(),
-            epoch=known.epoch,
-            id=known.id,
-            accounted=known.accounted if is_current else known.added,
-            last_id=known.last_id,
-            added=known.added,
-        )
+        accounted = known.accounted if is_current else known.added
+        return known.position(stream.key.decode(), accounted=accounted)
 
     def begin(self, stream: Stream, added: int, length: int, last_id: str, *, anew: bool) -> None:
         """Take note of the figures of `stream`, and that its group is at the start if `anew`."""
@@ -329,55 +263,7 @@ class Positions:
         known = self._of(stream)
         if stream.is_ours or anew:
             known.added = max(known.added, added)
-            known.last_id = max(known.last_id, last_id, key=_order)
-
-    # -- Remembering
-
-    async def _remember(self, stream: Stream) -> None:
-        """Have the journal know how far `stream` is, and learn from it what Redis has forgotten."""
-        if self._journal is None:
-            return
-        told: Position | None = None
-        recalled = False
-        while True:
-            position = self._position(stream)
-            pause_s = _REMEMBER_EVERY_S
-            try:
-                if not recalled:
-                    self._learn(stream, await self._journal.recall(stream.key.decode()))
-                    recalled = True
-                if position is None:
-                    pause_s = _REMEMBER_FIRST_S
-                elif position != told:
-                    await self._journal.remember(position)
-                    told = position
-            except TransportError as exc:
-                log.warning("position not remembered", action="journal_retry", error=str(exc))
-            await asyncio.sleep(pause_s)
-
-    def _learn(self, stream: Stream, remembered: Position | None) -> None:
-        known = self._of(stream)
-        if remembered is not None and _order(remembered.last_id) > _order(known.last_id):
-            known.last_id = remembered.last_id
-            if remembered.epoch == known.epoch:
-                known.added = max(known.added, remembered.added)
-
-    def _position(self, stream: Stream) -> Position | None:
-        known = self._of(stream)
-        if not known.epoch:
-            return None
-        return Position(
-            stream=stream.key.decode(),
-            epoch=known.epoch,
-            id=known.id,
-            accounted=known.accounted,
-            last_id=known.last_id,
-            added=known.added,
-        )
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    return id_order(entry_id or "0-0")
+            known.last_id = max(known.last_id, last_id, key=order_of)
 
 
 def _recorded(known: ReadSoFar, loss: Loss) -> None:
@@ -385,10 +271,10 @@ def _recorded(known: ReadSoFar, loss: Loss) -> None:
         known.recorded = max(known.recorded, loss.total)
 
 
-def _end_of_gap(figures: _Figures) -> str:
+def _end_of_gap(figures: Figures) -> str:
     """The id that all lost entries are below."""
-    if figures.first and _order(figures.id) < _order(figures.first):
+    if figures.first and order_of(figures.id) < order_of(figures.first):
         # Entries may also have been deleted one by one behind the first that is left.
-        deleted_behind = _order(figures.deleted) >= _order(figures.first)
+        deleted_behind = order_of(figures.deleted) >= order_of(figures.first)
         return id_after(figures.deleted) if deleted_behind else figures.first
     return figures.id if figures.id == figures.last_id else id_after(figures.last_id)

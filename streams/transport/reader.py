@@ -91,6 +91,7 @@ class Reader:
             sweep_s=options.sweep_s,
             read=self._read_pending,
             read_size=self._count,
+            count_max=options.fetch_count,
             hand_on=self._hand_on,
             lose=lose,
         )

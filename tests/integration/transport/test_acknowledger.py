@@ -9,7 +9,7 @@ import pytest
 from faust.types import TP
 from yarl import URL
 
-from streams.transport import StreamConfig, StreamLayout, TransportOptions
+from streams.transport import Entry, StreamConfig, StreamLayout, TransportOptions
 from streams.transport.acknowledger import Acknowledger
 from streams.transport.connection import connect
 from streams.transport.fleet import Holding
@@ -58,26 +58,27 @@ async def acknowledger(lab: Lab, ledger: Ledger) -> AsyncIterator[Acknowledger]:
     await client.aclose()
 
 
-async def deliver(lab: Lab, ledger: Ledger, tp: TP, count: int) -> None:
-    """Have `count` entries of `tp` in hand, as after a read."""
+async def deliver(lab: Lab, ledger: Ledger, tp: TP, count: int) -> list[Entry]:
+    """Have `count` entries of `tp` in hand, as after a read; return them."""
     key = lab.key(tp.topic)
     if not await lab.redis.exists(key):
         await lab.redis.xgroup_create(key, lab.app_id, id="0", mkstream=True)
     ids = await lab.add_and_lose(key, *[b"v"] * count)
-    assert len(ledger.admit(tp, [(entry_id, []) for entry_id in ids])) == count
+    entries = ledger.admit(tp, [(entry_id, []) for entry_id in ids])
+    assert len(entries) == count
+    return entries
 
 
 async def test_a_group_that_is_gone_costs_no_other_an_acknowledgement(
     lab: Lab, ledger: Ledger, acknowledger: Acknowledger
 ) -> None:
     """Trimming cannot go on; what is settled meanwhile is acknowledged all the same."""
-    await deliver(lab, ledger, GONE, 1)
-    await deliver(lab, ledger, BUSY, 300)
+    entries = await deliver(lab, ledger, GONE, 1)
+    entries += await deliver(lab, ledger, BUSY, 300)
     await lab.redis.delete(lab.key(GONE.topic))
-    for tp in (GONE, BUSY):
-        for entry in list(ledger._partitions[tp].unsettled.values()):
-            acknowledger.settle([entry])
-            await asyncio.sleep(0)
+    for entry in entries:
+        acknowledger.settle([entry])
+        await asyncio.sleep(0)
     await lab.settled(lab.key(BUSY.topic))
     await asyncio.wait_for(acknowledger.flush(), 2)
     await asyncio.wait_for(ledger.wait_finished(BUSY, everything=True), 2)
@@ -90,11 +91,11 @@ async def test_a_group_that_is_gone_keeps_no_other_stream_from_being_trimmed(
     async def is_empty(tp: TP) -> bool:
         return not await lab.redis.xlen(lab.key(tp.topic))
 
-    await deliver(lab, ledger, GONE, 1)
-    await deliver(lab, ledger, BUSY, 1)
+    of_gone = await deliver(lab, ledger, GONE, 1)
+    of_busy = await deliver(lab, ledger, BUSY, 1)
     await lab.redis.xgroup_destroy(lab.key(GONE.topic), lab.app_id)
-    for tp in (GONE, BUSY):
-        acknowledger.settle(list(ledger._partitions[tp].unsettled.values()))
+    acknowledger.settle(of_gone)
+    acknowledger.settle(of_busy)
     await eventually(lambda: is_empty(BUSY), what="the other stream trimmed")
     assert not await is_empty(GONE)
     await lab.redis.xgroup_create(lab.key(GONE.topic), lab.app_id, id="$")

@@ -131,7 +131,7 @@ def test_an_entry_is_acknowledged_with_the_last_of_its_messages(
         assert [ledger.size(CAPSULES, i) for i, _ in delivered] == sizes
     ledger.acknowledged(CAPSULES, [stream_id for stream_id, _ in delivered])
     assert ledger.partly_settled(CAPSULES) == {}
-    assert not ledger._partitions[CAPSULES].unacknowledged
+    assert ledger.in_hand(CAPSULES) == 0
 
 
 @given(size=st.integers(2, 6), data=st.data())

@@ -109,6 +109,7 @@ class Course:
             sweep_s=INTERVAL_S,
             read=self._read,
             read_size=lambda _: 2,
+            count_max=6,
             hand_on=self._hand_on,
             lose=lambda *_: None,
         )
@@ -150,6 +151,12 @@ async def test_of_what_is_in_hand_one_read_goes_through_all() -> None:
     course = Course(b"1-0", b"2-0", b"3-0")
     await course.go_through()
     assert await course.go_through() == [(b"0", 5)]
+
+
+async def test_no_read_asks_for_more_than_it_may() -> None:
+    course = Course(*[b"%d-0" % n for n in range(1, 8)])
+    await course.go_through()
+    assert await course.go_through() == [(b"0", 6), (b"6-0", 2)]
 
 
 async def test_what_is_begun_anew_during_a_read_is_gone_through_once_more() -> None:
