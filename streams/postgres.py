@@ -180,9 +180,9 @@ class Postgres:
         """
         cursor = self._cursors.get(connection)
         if cursor is None:
-            in_use = {c: its for c, its in self._cursors.items() if not c.closed}
             cursor = await connection.cursor()
-            self._cursors = {**in_use, connection: cursor}
+            self._cursors = {c: its for c, its in self._cursors.items() if not c.closed}
+            self._cursors[connection] = cursor
         return cursor
 
     async def _translate(self, exc: psycopg2.Error) -> Exception:

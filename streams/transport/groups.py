@@ -19,7 +19,7 @@ import redis.asyncio
 
 from .errors import BrokerRefusedError, broker_errors
 from .layout import Stream
-from .loss import Journal, Loss, LossKind, Position, id_order
+from .loss import Journal, Loss, LossKind, Position, order_of
 from .lua import script
 from .positions import Positions
 from .recorder import LossRecorder
@@ -166,7 +166,7 @@ class Groups:
         if known is not None and not stream.is_ours and made.added >= 0:
             removed = made.added - made.length
             if same:
-                nothing_read_is_left = not made.first or _order(known.id) < _order(made.first)
+                nothing_read_is_left = not made.first or order_of(known.id) < order_of(made.first)
                 entries = max(removed - known.accounted, 0) if nothing_read_is_left else 0
             else:
                 entries = max(known.added - known.accounted, 0) + removed or None
@@ -184,7 +184,7 @@ class Groups:
 
 def _is_same(stream: Stream, made: _Made, known: Position) -> bool:
     """Whether the stream is the one that was read before, and only its group is gone."""
-    if not made.existed or _order(made.last_id) < _order(known.last_id):
+    if not made.existed or order_of(made.last_id) < order_of(known.last_id):
         return False
     if made.added < 0:
         return True
@@ -192,7 +192,7 @@ def _is_same(stream: Stream, made: _Made, known: Position) -> bool:
         return False
     if not known.id or known.id == "0-0":
         return True
-    if made.first and _order(made.first) <= _order(known.id):
+    if made.first and order_of(made.first) <= order_of(known.id):
         return made.known_is_there
     # What was read is no longer there: it must have been removed from this very stream.
     return stream.is_ours or made.added - made.length >= known.accounted
@@ -209,7 +209,3 @@ def _position_of(stream: Stream, fields: dict[str, str]) -> Position | None:
         last_id=fields["last"],
         added=int(fields["added"]),
     )
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    return id_order(entry_id or "0-0")

@@ -140,7 +140,7 @@ class Ledger:
         for epoch, of_term in by_term.items():
             if (term := self._by_epoch.get(epoch)) is None:
                 continue
-            had_room = len(term.unsettled) <= term.most
+            had_room = term.has_room
             if (complete := term.settle(of_term)) is not None:
                 settled[term.tp] = complete
                 if not had_room and term.has_room:

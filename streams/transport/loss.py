@@ -102,6 +102,11 @@ def id_order(entry_id: str) -> tuple[int, int]:
     return int(ms), int(sequence or 0)
 
 
+def order_of(entry_id: str) -> tuple[int, int]:
+    """Return what ids are ordered by; none at all is below the first."""
+    return id_order(entry_id or "0-0")
+
+
 def id_after(entry_id: str) -> str:
     """Return the smallest id above `entry_id`."""
     ms, sequence = id_order(entry_id)

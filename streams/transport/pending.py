@@ -44,20 +44,19 @@ class Sweep:
         self._interval_s = interval_s
         self._clock = clock
         #: Those whose turn was longest ago come first.
-        self._turns: dict[TP, None] = {}
+        self._turns: dict[Stream, None] = {}
         self._at_s = clock()
 
-    def had_turn(self, tps: Iterable[TP]) -> None:
-        """Note that each of `tps` has just had one, or is new."""
-        for tp in tps:
-            self._turns.pop(tp, None)
-            self._turns[tp] = None
+    def had_turn(self, stream: Stream) -> None:
+        """Note that `stream` has just had one, or is new."""
+        self._turns.pop(stream, None)
+        self._turns[stream] = None
 
-    def forget(self, tp: TP) -> None:
-        """Give `tp` no more turns."""
-        self._turns.pop(tp, None)
+    def forget(self, stream: Stream) -> None:
+        """Give `stream` no more turns."""
+        self._turns.pop(stream, None)
 
-    def due(self) -> list[TP]:
+    def due(self) -> list[Stream]:
         """Return whose turn has come since the last call; for them it is over with that."""
         now_s = self._clock()
         if not self._turns:
@@ -70,7 +69,8 @@ class Sweep:
         due = list(self._turns)[:steps]
         # Nobody has two turns for a long wait.
         self._at_s = now_s if steps > len(due) else self._at_s + steps * step_s
-        self.had_turn(due)
+        for stream in due:
+            self.had_turn(stream)
         return due
 
 
@@ -114,20 +114,19 @@ class PendingEntries:
         #: Of those that are not through.
         self._passages: dict[TP, _Passage] = {}
 
-    def begin(self, streams: Iterable[Stream]) -> None:
-        """Go through `streams` from the start."""
-        tps = [stream.tp for stream in streams]
-        self._passages |= {tp: _Passage() for tp in tps}
-        self._sweep.had_turn(tps)
+    def begin(self, stream: Stream) -> None:
+        """Go through `stream` from the start."""
+        self._passages[stream.tp] = _Passage()
+        self._sweep.had_turn(stream)
 
     def forget(self, stream: Stream) -> None:
         """Go through `stream` no more."""
         self._passages.pop(stream.tp, None)
-        self._sweep.forget(stream.tp)
+        self._sweep.forget(stream)
 
-    def due(self) -> frozenset[TP]:
+    def due(self) -> list[Stream]:
         """Return whose turn it is to be gone through although nothing has failed."""
-        return frozenset(self._sweep.due())
+        return self._sweep.due()
 
     def left(self, streams: Iterable[Stream]) -> list[Stream]:
         """Return those of `streams` that are not through."""

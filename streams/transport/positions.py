@@ -45,9 +45,9 @@ from faust.types import TP
 
 from .errors import GroupLostError, broker_errors
 from .layout import Stream, StreamLayout
-from .loss import Journal, Loss, LossKind, Position, id_after
+from .loss import Journal, Loss, LossKind, Position, id_after, order_of
 from .lua import script
-from .read_so_far import Figures, ReadSoFar, order_of
+from .read_so_far import Figures, ReadSoFar
 from .recorder import LossRecorder
 from .remembering import Remembering
 

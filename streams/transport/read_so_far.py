@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .loss import Position, id_order
+from .loss import Position
 
-__all__ = ["Figures", "ReadSoFar", "order_of"]
+__all__ = ["Figures", "ReadSoFar"]
 
 
 @dataclass(slots=True)
@@ -69,8 +69,3 @@ class Figures:
     def from_answer(cls, answer: list[Any]) -> Figures:
         plain: list[Any] = [item.decode() if isinstance(item, bytes) else item for item in answer]
         return cls(*plain)
-
-
-def order_of(entry_id: str) -> tuple[int, int]:
-    """Return what ids are ordered by; none at all is below the first."""
-    return id_order(entry_id or "0-0")

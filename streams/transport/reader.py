@@ -89,7 +89,7 @@ class Reader:
             ledger,
             parts,
             sweep_s=options.sweep_s,
-            read=self._read_pending,
+            read=self._xreadgroup,
             read_size=self._count,
             count_max=options.fetch_count,
             hand_on=self._hand_on,
@@ -167,7 +167,7 @@ class Reader:
     def _go_through(self, streams: Iterable[Stream]) -> None:
         for stream in streams:
             self._positions.must_check(stream)
-            self._pending.begin([stream])
+            self._pending.begin(stream)
 
     def wake(self) -> None:
         """Look again at what may be read: a partition has room, or the worker stops."""
@@ -207,8 +207,7 @@ class Reader:
             finally:
                 self.waits_to_read = False
             return
-        if due := self._pending.due():
-            self._go_through(stream for stream in self._streams.values() if stream.tp in due)
+        self._go_through(self._pending.due())
         if not all(map(self._positions.may_hand_on, self._theirs.values())):
             return  # check first
         roomy = self._ledger.with_room(self._streams.values())
@@ -236,17 +235,12 @@ class Reader:
             return
         await self._read_new(ready, block_ms=ceil(gathers_s * 1000) or self._options.block_ms)
 
-    async def _read_pending(
-        self, streams: list[Stream], after: list[bytes], count: int
-    ) -> dict[bytes, Records]:
-        return await self._xreadgroup(streams, after, count=count, block_ms=None)
-
     async def _read_new(self, streams: list[Stream], *, block_ms: int | None) -> None:
         count = self._count(streams)
         self._blocked = block_ms is not None
         try:
             by_key = await self._xreadgroup(
-                streams, [b">"] * len(streams), count=count, block_ms=block_ms
+                streams, [b">"] * len(streams), count, block_ms=block_ms
             )
         finally:
             self._blocked = False
@@ -280,7 +274,7 @@ class Reader:
             self._registered = True
 
     async def _xreadgroup(
-        self, streams: list[Stream], ids: list[bytes], *, count: int, block_ms: int | None
+        self, streams: list[Stream], ids: list[bytes], count: int, *, block_ms: int | None = None
     ) -> dict[bytes, Records]:
         self._reading = frozenset(stream.key for stream in streams)
         try:

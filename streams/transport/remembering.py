@@ -11,8 +11,8 @@ from faust.types import TP
 
 from .errors import TransportError
 from .layout import Stream
-from .loss import Journal, Position
-from .read_so_far import ReadSoFar, order_of
+from .loss import Journal, Position, order_of
+from .read_so_far import ReadSoFar
 
 __all__ = ["Remembering"]
 

@@ -9,18 +9,10 @@ from streams.transport import StreamConfig, StreamLayout
 from streams.transport.layout import Stream
 from streams.transport.pacing import Pacing
 
+from .clock import Clock
+
 #: A power of two, so that what is added up is exact.
 GATHER_S = 2**-7
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def pacing() -> tuple[Pacing, Clock, Stream, Stream]:

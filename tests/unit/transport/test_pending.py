@@ -13,26 +13,19 @@ from streams.transport.layout import Stream
 from streams.transport.ledger import Ledger
 from streams.transport.parts import Parts
 from streams.transport.pending import PendingEntries, Records, Sweep
-from tests.unit.transport.test_ledger import PARTITIONS
 
-A, B, C = PARTITIONS
+from .clock import Clock
+from .test_ledger import STREAMS
+
+A, B, C = STREAMS.values()
 INTERVAL_S = 12.0
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def sweep() -> tuple[Sweep, Clock]:
     clock = Clock()
     sweep = Sweep(interval_s=INTERVAL_S, clock=clock)
-    sweep.had_turn(PARTITIONS)
+    for stream in (A, B, C):
+        sweep.had_turn(stream)
     return sweep, clock
 
 
@@ -48,7 +41,7 @@ def test_one_has_its_turn_after_the_other_and_each_once_in_the_interval() -> Non
 
 def test_who_has_just_been_gone_through_has_the_last_turn() -> None:
     turns, clock = sweep()
-    turns.had_turn([A])
+    turns.had_turn(A)
     clock.now_s += 4
     assert turns.due() == [B]
 
@@ -73,7 +66,7 @@ def test_what_is_given_up_has_no_turn_and_an_empty_sweep_saves_none_up() -> None
     turns.forget(C)
     clock.now_s += INTERVAL_S
     assert turns.due() == []
-    turns.had_turn([A])
+    turns.had_turn(A)
     clock.now_s += INTERVAL_S / 2
     assert turns.due() == []
 
@@ -83,11 +76,11 @@ def test_whenever_it_is_looked_no_turn_is_later_than_one_interval_and_the_look(
     waits_s: list[float],
 ) -> None:
     turns, clock = sweep()
-    last = dict.fromkeys(PARTITIONS, clock.now_s)
+    last = dict.fromkeys((A, B, C), clock.now_s)
     for wait_s in waits_s:
         clock.now_s += wait_s
-        for tp in turns.due():
-            last[tp] = clock.now_s
+        for stream in turns.due():
+            last[stream] = clock.now_s
         assert all(clock.now_s - at_s < INTERVAL_S for at_s in last.values())
 
 
@@ -121,7 +114,7 @@ class Course:
         self.asked.append((after[0], count))
         if after[0] == self.begin_anew_at:
             self.begin_anew_at = None
-            self.pending.begin(streams)
+            self.pending.begin(self.stream)
         records: Records = [(found, [b"v", b""]) for found in self.ids if found > after[0]]
         return {self.stream.key: records[:count]}
 
@@ -131,7 +124,7 @@ class Course:
     async def go_through(self) -> list[tuple[bytes, int]]:
         """Return what was asked for: behind which id, and how many."""
         self.asked = []
-        self.pending.begin([self.stream])
+        self.pending.begin(self.stream)
         while left := self.pending.left([self.stream]):
             await self.pending.go_on(left)
         return self.asked
