@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Journal", "Loss", "LossKind", "Position", "id_after", "id_before", "id_order"]
+__all__ = [
+    "Journal",
+    "Loss",
+    "LossKind",
+    "Position",
+    "id_after",
+    "id_before",
+    "id_order",
+    "order_of",
+]
 
 _SEQUENCE_MAX = 2**64 - 1
 
