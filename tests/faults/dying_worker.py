@@ -77,12 +77,12 @@ _FLEET = "streams.transport.fleet"
 
 
 def _read_something_new(*arguments: Any) -> bool:
-    _self, _streams, ids, answer = arguments
+    _self, _streams, ids, _count, answer = arguments
     return ids[0] == b">" and bool(answer)
 
 
 def _read_something_pending(*arguments: Any) -> bool:
-    _self, _streams, ids, answer = arguments
+    _self, _streams, ids, _count, answer = arguments
     return ids[0] != b">" and any(answer.values())
 
 
