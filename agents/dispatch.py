@@ -50,7 +50,7 @@ class Dispatch:
         self._lanes = lanes
         self._stage = reconciler.stage(self.name)
         self.order: KeyedOrder[Report] = KeyedOrder(
-            attrgetter("event.capsule_id.int"),
+            attrgetter("event.capsule_key"),
             joins=attrgetter("event.succeeded"),
             run_max=_RUN_MAX,
         )
@@ -93,10 +93,10 @@ class Dispatch:
     async def _hand_out(self, reports: Iterable[Report]) -> None:
         """Give each run of reports of one capsule to the lane of its first."""
         by_lane: dict[str, list[Report]] = {}
-        capsule, lane = -1, ""
+        capsule, lane = b"", ""
         for report in reports:
-            if report.event.capsule_id.int != capsule:
-                capsule, lane = report.event.capsule_id.int, report.stage
+            if report.event.capsule_key != capsule:
+                capsule, lane = report.event.capsule_key, report.stage
             by_lane.setdefault(lane, []).append(report)
             self._flows[report.stage].entries += 1
         for lane, batch in by_lane.items():

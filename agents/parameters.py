@@ -29,9 +29,9 @@ def waves_of(reports: Iterable[Report]) -> list[list[Report]]:
     The later ones of a capsule are in later parts. What is in a part is in all before it.
     """
     waves: list[list[Report]] = []
-    seen: dict[int, int] = {}
+    seen: dict[bytes, int] = {}
     for report in reports:
-        capsule = report.event.capsule_id.int
+        capsule = report.event.capsule_key
         number = seen.get(capsule, 0)
         seen[capsule] = number + 1
         if number == len(waves):
@@ -44,7 +44,7 @@ def parameters_of(wave: Sequence[Report]) -> Mapping[str, str]:
     """Return the parameters of the statement for `wave`."""
     events = [report.event for report in wave]
     return {
-        "capsule_ids": _array([event.capsule_id.hex for event in events]),
+        "capsule_ids": _array([event.capsule_key.hex() for event in events]),
         "ms": _array([str(event.source_id.ms) for event in events]),
         "seq": _array([str(event.source_id.seq) for event in events]),
         "stages": _array([report.stage for report in wave]),
@@ -56,7 +56,7 @@ def _audit(events: Sequence[CapsuleEvent]) -> dict[str, str]:
     """Return the columns of the audit rows, which few batches have many of."""
     teams = [event.team_id for event in events]
     return {
-        "audited_ids": _array([event.capsule_id.hex for event in events]),
+        "audited_ids": _array([event.capsule_key.hex() for event in events]),
         "audit_ids": _array([_audit_id(event) for event in events]),
         "team_ids": _array([_NULL if team is None else team.hex for team in teams]),
         "resource_ids": _array([format_capsule_id(event.capsule_id) for event in events]),

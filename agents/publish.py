@@ -64,6 +64,6 @@ class Publish:
 def _record_of(report: Report, now: datetime) -> Record:
     return Record(
         sandbox_event(report.event, now=now).to_bytes(),
-        report.event.capsule_id.bytes,
+        report.event.capsule_key,
         {SOURCE_ID: str(report.event.source_id).encode()},
     )

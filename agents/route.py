@@ -81,7 +81,7 @@ class Route:
             if isinstance(event, CapsuleEvent):
                 judged.routed.append(entry)
                 judged.events.append(event)
-                judged.records.append(Record(payload, event.capsule_id.bytes, _headers(entry)))
+                judged.records.append(Record(payload, event.capsule_key, _headers(entry)))
             elif isinstance(event, Skip):
                 judged.skipped.setdefault(event.rule, []).append(entry)
             else:

@@ -35,6 +35,11 @@ def parse_capsule_id(text: str) -> UUID:
     return _parse(_CAPSULE, text)
 
 
+def parse_capsule_key(text: str) -> bytes:
+    """Return its 16 bytes, which are quicker to make and to look up; raises `InvalidIdError`."""
+    return _number(_CAPSULE, text).to_bytes(16, "big")
+
+
 def parse_team_id(text: str) -> UUID:
     """Return the UUID behind a ``team-`` id; raises `InvalidIdError`."""
     return _parse(_TEAM, text)
@@ -83,12 +88,16 @@ def excerpt(value: object) -> str:
 
 
 def _parse(prefix: str, text: object) -> UUID:
+    return UUID(int=_number(prefix, text))
+
+
+def _number(prefix: str, text: object) -> int:
     if isinstance(text, str) and text.startswith(prefix):
         digits = text[len(prefix) :]
         if _DIGITS.fullmatch(digits):
             number = int(digits, 36)
             if number <= _LARGEST:
-                return UUID(int=number)
+                return number
     raise InvalidIdError(prefix, text)
 
 

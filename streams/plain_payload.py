@@ -45,8 +45,9 @@ class PlainPayload(Struct, forbid_unknown_fields=True, gc=False):
         return "" if self.error is UNSET else self.error
 
 
-#: Keys that a payload cannot do without here: seven of its own, one of each object in it.
-_KEYS: Final = 9
+#: Texts that a payload cannot do without here, keys and values: four pairs of its own and one of
+#: each object in it, and three keys whose values are objects.
+_TEXTS: Final = 2 * (4 + 1 + 1) + 3
 _decode: Final = Decoder(PlainPayload).decode
 
 
@@ -59,14 +60,13 @@ def read_plain(payload: bytes) -> PlainPayload | None:
     except DecodeError:
         return None
     actor, resource = plain.actor, plain.resource
-    keys = (
-        _KEYS
-        + (plain.error is not UNSET)
+    more = (
+        (plain.error is not UNSET)
         + (actor.id is not UNSET)
         + (actor.name is not UNSET)
         + (resource.type is not UNSET)
         + len(plain.metadata)
     )
-    # Of two equal keys the parser keeps the last. Each key ends in a quote and a colon, so there
-    # are more of those than keys if one was dropped, or if a text holds such a pair.
-    return plain if payload.translate(None, b" \t\r\n").count(b'":') == keys else None
+    # Of two equal keys the parser keeps the last. Without escapes a quote is where a text begins
+    # or ends and nowhere else, so there are more of them if one was dropped.
+    return plain if payload.count(b'"') == 2 * (_TEXTS + 2 * more) else None

@@ -17,6 +17,7 @@ one is sent it is an entry like any other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import DecodeError
@@ -52,6 +53,14 @@ _encode: Final = Encoder().encode
 _decode: Final = Decoder(list[dict[bytes, bytes]]).decode
 
 
+@dataclass(slots=True)
+class _Open:
+    """Messages of one partition that are not an entry yet."""
+
+    messages: list[dict[bytes, bytes]] = field(default_factory=list)
+    size: int = 0
+
+
 class Call:
     """One call of ``append_bundles.lua``: which partitions it is for, and its arguments.
 
@@ -63,9 +72,7 @@ class Call:
         self._bundle_max = bundle_max
         self.arguments: list[bytes | int] = []
         self._places: dict[int, int] = {}
-        #: Of each partition, what is not an entry yet, and how many bytes of it there are.
-        self._gathered: dict[int, list[dict[bytes, bytes]]] = {}
-        self._sizes: dict[int, int] = {}
+        self._open: dict[int, _Open] = {}
         self._count = self._size = 0
 
     @property
@@ -80,22 +87,24 @@ class Call:
 
     def add(self, partition: int, record: Record) -> None:
         """Add a message, behind the others of its partition."""
-        messages = self._gathered.setdefault(partition, [])
-        messages.append(message_fields(record.key, record.value, record.headers))
-        length = len(record.value or b"")
-        of_bundle = self._sizes[partition] = self._sizes.get(partition, 0) + length
-        self._count, self._size = self._count + 1, self._size + length
-        if len(messages) >= self._bundle_max or of_bundle >= _BUNDLE_BYTES_MAX:
+        if (gathered := self._open.get(partition)) is None:
+            gathered = self._open[partition] = _Open()
+        value, key, headers, _ = record
+        gathered.messages.append(message_fields(key, value, headers))
+        length = len(value or b"")
+        gathered.size += length
+        self._count += 1
+        self._size += length
+        if len(gathered.messages) >= self._bundle_max or gathered.size >= _BUNDLE_BYTES_MAX:
             self._end(partition)
 
     def end(self) -> None:
         """Make entries of what is left."""
-        for partition in list(self._gathered):
+        for partition in list(self._open):
             self._end(partition)
 
     def _end(self, partition: int) -> None:
-        del self._sizes[partition]
-        messages = self._gathered.pop(partition)
+        messages = self._open.pop(partition).messages
         place = self._places.setdefault(partition, len(self._places))
         fields = bundle_fields(messages)
         self.arguments += (place, partition, len(messages), len(fields), *fields)
@@ -136,6 +145,8 @@ def as_messages(entry_id: bytes, fields: Sequence[bytes]) -> Sequence[Message]:
 
     What looks like a bundle and is none is one message, for its agent to judge.
     """
+    if len(fields) == 2:
+        return ((entry_id, {fields[0]: fields[1]}),)
     if len(fields) == 4 and fields[0] == COUNT_FIELD and fields[2] == BUNDLE_FIELD:
         try:
             messages = _decode(fields[3])

@@ -95,7 +95,10 @@ def message_fields(
     if value is not None:
         fields[VALUE_FIELD] = value
     if headers:
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        # Most are plain dictionaries; to ask whether it is a mapping takes as long as all the rest.
+        pairs = (
+            headers.items() if type(headers) is dict or isinstance(headers, Mapping) else headers
+        )
         for name, content in pairs:
             fields[_header_field(name)] = content
     for item in fields.values():

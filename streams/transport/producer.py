@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from time import time
 from typing import Any
@@ -128,7 +128,7 @@ class Producer(FaustProducer):
             owner, fence = streams[0][0].key, (b"", b"")
         else:
             owner, fence = holding.owners_key, (holding.partition, holding.token)
-        partition = partial(self._partition, topics[0])
+        partition = self._partitioner(topics[0])
         if config.is_bundled:
             counts = [self._layout.counts_key(topic) for topic in topics]
             for call in bundles(records, partition=partition, bundle_max=config.bundle_max):
@@ -159,17 +159,22 @@ class Producer(FaustProducer):
         return ("XADD", self._layout.stream(tp).key, "*", *fields)
 
     def _place(self, topic: str, record: Record) -> TP:
-        return TP(topic, self._partition(topic, record))
+        return TP(topic, self._partitioner(topic)(record))
 
-    def _partition(self, topic: str, record: Record) -> int:
+    def _partitioner(self, topic: str) -> Callable[[Record], int]:
+        """Return what says which partition of `topic` a record goes to."""
         partitions = self._layout.partitions(topic)
-        if record.partition is not None:
-            if not 0 <= record.partition < partitions:
-                raise ValueError(f"topic {topic} has no partition {record.partition}")
-            return record.partition
-        if record.key is not None:
-            return partition_of(record.key, partitions)
-        return next(self._turn) % partitions
+
+        def partition(record: Record) -> int:
+            if record.partition is not None:
+                if not 0 <= record.partition < partitions:
+                    raise ValueError(f"topic {topic} has no partition {record.partition}")
+                return record.partition
+            if record.key is not None:
+                return partition_of(record.key, partitions)
+            return next(self._turn) % partitions
+
+        return partition
 
     async def send(
         self,

@@ -102,9 +102,9 @@ class Term:
         """Return the ids that Redis knows of what is settled with `ids`, where all of it is."""
         complete = []
         for entry_id in ids:
-            stream_id = stream_id_of(entry_id)
+            stream_id, _, place = entry_id.partition(b"/")
             if bundle := self.bundles.get(stream_id):
-                bundle.settled.add(place_of(entry_id))
+                bundle.settled.add(place)
                 if len(bundle.settled) < bundle.size:
                     continue
             complete.append(stream_id)

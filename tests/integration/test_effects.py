@@ -66,7 +66,7 @@ def reports_of(log: EventLog) -> list[Report]:
 
 def report(capsule: int, number: int, verb: Verb = Verb.PAUSE) -> Report:
     event = CapsuleEvent(
-        EntryId(number, 0), verb, True, UUID(int=capsule), team="", timestamp="", metadata={},
+        EntryId(number, 0), verb, True, UUID(int=capsule).bytes, team="", timestamp="", metadata={},
         error="",
     )  # fmt: skip
     return Report(event, Entry(TP("capsules", 0), f"{number}-0".encode(), {}, 1), verb.value)

@@ -50,7 +50,7 @@ def test_a_whole_event_is_read() -> None:
         source_id=SOURCE,
         verb=Verb.CREATE,
         succeeded=True,
-        capsule_id=UUID(int=36),
+        capsule_key=UUID(int=36).bytes,
         team=TEAM_ID,
         timestamp="2026-02-03T04:05:06Z",
         metadata={"host_ip": "10.0.0.1"},

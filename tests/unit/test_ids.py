@@ -14,6 +14,7 @@ from streams.ids import (
     format_host_id,
     format_team_id,
     parse_capsule_id,
+    parse_capsule_key,
     parse_host_id,
     parse_team_id,
 )
@@ -106,6 +107,7 @@ def test_only_text_is_taken(value: object) -> None:
 def test_what_is_taken_is_the_one_form_of_its_uuid(text: str) -> None:
     try:
         uuid = parse_capsule_id(text)
+        assert parse_capsule_key(text) == uuid.bytes
     except InvalidIdError:
         return
     assert format_capsule_id(uuid) == text

@@ -60,7 +60,9 @@ def test_each_verb_has_the_names_of_the_contract() -> None:
 
 
 def capsule_event(timestamp: str) -> CapsuleEvent:
-    return CapsuleEvent(*(EntryId(5, 1), Verb.PAUSE, True, CAPSULE, "", timestamp, {"a": "b"}, ""))
+    return CapsuleEvent(
+        *(EntryId(5, 1), Verb.PAUSE, True, CAPSULE.bytes, "", timestamp, {"a": "b"}, "")
+    )
 
 
 def test_a_sink_gets_the_source_id_as_delivery_id_and_the_events_own_time() -> None:

@@ -48,7 +48,7 @@ def entry(number: int, **headers: bytes) -> Entry:
 
 
 def event() -> CapsuleEvent:
-    return CapsuleEvent(EntryId(1, 0), Verb.CREATE, True, UUID(int=1), "", "", {}, "")
+    return CapsuleEvent(EntryId(1, 0), Verb.CREATE, True, UUID(int=1).bytes, "", "", {}, "")
 
 
 @pytest.fixture
