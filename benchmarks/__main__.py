@@ -29,7 +29,7 @@ from config.log import configure_logging
 #: Above this load average the figures say more about the machine than about the contenders.
 _QUIET_LOAD: Final = 1.5
 _WHAT: Final = ("throughput", "growth", "latency")
-_GROWTH_ROUNDS: Final = 2
+_GROWTH_ROUNDS: Final = 3
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,7 +98,7 @@ def _compare_all(
             arena,
             mix,
             [contender for contender in CONTENDERS if contender.name in names],
-            events=options.events or (10_000 if options.quick else 30_000),
+            events=options.events or (10_000 if options.quick else 100_000),
             rounds=options.rounds or (1 if options.quick else 3),
             seed=options.seed,
             say=say,

@@ -21,6 +21,7 @@ from uuid import UUID
 import psycopg2
 import psycopg2.extras
 import redis
+from psycopg2 import sql
 
 from benchmarks.mixes import Log
 from config.embedded import EphemeralServers
@@ -35,6 +36,9 @@ _KEPT_DATABASE: Final = 1
 _BEGINNING: Final = f"{SOURCE}:beginning"
 _BEGINNING_PART: Final = 10
 _POLL_S: Final = 0.02
+#: A quarter of a small server's memory, as its documentation advises; the default is far below
+#: what a million rows and their index take.
+_SHARED_BUFFERS: Final = "512MB"
 _ENTRIES_PER_PIPELINE: Final = 1_000
 
 #: The ids are those of `benchmarks.growth.capsule_uuid`; one row in ten waits for an event.
@@ -47,6 +51,13 @@ _FILL: Final = """
         from generate_series(0, %(capsules)s - 1) as n;
     insert into capsule_reconciler.watermarks (capsule_id, ms, seq) select id, 1, 0 from sandboxes;
     analyze sandboxes, capsule_reconciler.watermarks;
+"""
+
+#: KEYS[1] the stream, ARGV the payloads, one for each entry.
+_APPEND: Final = """
+    for _, payload in ipairs(ARGV) do
+        redis.call('XADD', KEYS[1], '*', 'payload', payload)
+    end
 """
 
 _RESTORE: Final = """
@@ -67,6 +78,7 @@ class Arena:
     def __enter__(self) -> Self:
         try:
             self.servers.start()
+            self.set_in_postgres("shared_buffers", _SHARED_BUFFERS)
             migrate(self.database_url, dev=True)
             self._clients = [
                 redis.Redis(host=LOOPBACK, port=self.servers.redis.port, db=db)
@@ -82,6 +94,14 @@ class Arena:
             client.close()
         self.servers.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def set_in_postgres(self, name: str, value: str) -> None:
+        """Start Postgres anew with another value of one of its settings."""
+        change = sql.SQL("alter system set {} = {}")
+        with self.cursor() as cursor:
+            cursor.execute(change.format(sql.Identifier(name), sql.Literal(value)))
+        self.servers.stop_postgres()
+        self.servers.start_postgres()
 
     def new_directory(self, name: str) -> Path:
         """Return a directory that nobody has written to, for the logs of a process."""
@@ -157,13 +177,14 @@ class Arena:
             cursor.execute("checkpoint")
 
     def publish_many(self, payloads: Sequence[bytes], count: int) -> None:
-        """Append `count` entries with these payloads, over and over."""
-        pipeline = self._clients[0].pipeline(transaction=False)
-        for number, payload in enumerate(islice(cycle(payloads), count), start=1):
-            pipeline.xadd(SOURCE, {"payload": payload})
-            if number % _ENTRIES_PER_PIPELINE == 0:
-                pipeline.execute()
-        pipeline.execute()
+        """Append `count` entries with these payloads, over and over.
+
+        By a script, so that whoever is measured meanwhile has the processors.
+        """
+        append = self._clients[0].register_script(_APPEND)
+        entries = islice(cycle(payloads), count)
+        while portion := list(islice(entries, _ENTRIES_PER_PIPELINE)):
+            append(keys=[SOURCE], args=portion)
 
     def shares(self) -> list[int]:
         """Return how many partitions each worker reads, least first."""

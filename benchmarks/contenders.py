@@ -73,7 +73,7 @@ CONTENDERS: Final = (
         absent=_NO_FASTSTREAM,
     ),
     Contender("reconciler", partial(_worker, webhook=False), topics=True),
-    Contender("reconciler+webhook", partial(_worker, webhook=True), topics=True),
+    Contender("reconciler+webhook", partial(_worker, webhook=True), topics=True, beginning=True),
 )
 
 

@@ -19,7 +19,7 @@ import aiopg
 from benchmarks.arena import GROUP, SOURCE
 from benchmarks.batch import apply_batch, apply_in_order
 from benchmarks.loop import say_ready
-from benchmarks.plain_loop import READ_COUNT
+from streams.transport import TransportOptions
 
 __all__ = ["is_installed"]
 
@@ -40,7 +40,12 @@ async def _run(redis_url: str, database_url: str, how: str = "") -> None:
 
         @broker.subscriber(  # type: ignore[untyped-decorator]
             stream=transport.StreamSub(
-                SOURCE, group=GROUP, consumer="faststream", batch=True, max_records=READ_COUNT
+                SOURCE,
+                group=GROUP,
+                consumer="faststream",
+                batch=True,
+                # As many as this project reads, unless told otherwise.
+                max_records=TransportOptions().fetch_count,
             )
         )
         async def apply(body: list[Any]) -> None:

@@ -31,7 +31,7 @@ _AT: Final = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 _VERBS: Final = (Verb.CREATE, Verb.RESUME, Verb.PAUSE, Verb.DESTROY)
 _TEAM: Final = UUID(int=7)
 #: Different payloads, at most: a larger backlog has each of them several times.
-_PAYLOADS_MAX: Final = 20_000
+_PAYLOADS_MAX: Final = 50_000
 _SHARED_AFTER_S: Final = 30.0
 
 
@@ -39,7 +39,7 @@ _SHARED_AFTER_S: Final = 30.0
 class Sizes:
     """One setting of everything that may grow."""
 
-    backlog: int = 20_000
+    backlog: int = 50_000
     capsules: int = 20_000
     partitions: int = 16
     workers: int = 1
@@ -90,7 +90,9 @@ QUICK: Final[dict[str, tuple[int, ...]]] = {
     "workers": (1, 2),
 }
 #: Less than that is over before a fleet is in step.
-_BACKLOG_OF_FLEETS: Final = 40_000
+_BACKLOG_OF_FLEETS: Final = 100_000
+#: A backlog that takes long enough not to need another round.
+_ONCE: Final = 1_000_000
 
 
 def measure_growth(
@@ -108,8 +110,8 @@ def measure_growth(
         costs: dict[int, list[Cost]] = {size: [] for size in sizes}
         for number in range(rounds):
             for size in sizes:
-                if number and size >= 1_000_000:
-                    continue  # long enough not to need another round
+                if number and what == "backlog" and size >= _ONCE:
+                    continue
                 say(f"{what} {size:,}, round {number + 1} of {rounds}")
                 grown: dict[str, Any] = {what: size}
                 costs[size].append(_measure(arena, replace(base, **grown), seed))

@@ -74,7 +74,7 @@ def measure_latency(
     arena: Arena, *, seconds: int, seed: int, say: Callable[[str], None]
 ) -> Latency:
     """Start one worker and measure it, idle and at each of :data:`RATES`."""
-    _keep_commit_times(arena)
+    arena.set_in_postgres("track_commit_timestamp", "on")
     events = 1 + seconds * sum(RATES)
     log = make_log("all", events=events, seed=seed)
     arena.load(log)
@@ -103,13 +103,6 @@ def measure_latency(
     finally:
         worker.stop()
     return Latency(first_effect_s, idle_cpu_percent, rss_mib, paced)
-
-
-def _keep_commit_times(arena: Arena) -> None:
-    with arena.cursor() as cursor:
-        cursor.execute("alter system set track_commit_timestamp = on")
-    arena.servers.stop_postgres()
-    arena.servers.start_postgres()
 
 
 def _first_effect_at(arena: Arena) -> float:

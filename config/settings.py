@@ -109,7 +109,7 @@ class Settings(BaseSettings):
 
     partitions: int = Field(default=16, ge=1, le=256)
     """Streams per topic of ours. Recorded in Redis by the first worker; see `repartition`."""
-    fetch_count: int = Field(default=500, ge=1, le=10_000)
+    fetch_count: int = Field(default=1000, ge=1, le=10_000)
     """Entries asked for per partition and read."""
     prefetch_entries: int = Field(default=2000, ge=1, le=100_000, validate_default=True)
     """Entries per partition that are delivered and not settled; above, it is not read."""
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     """How long a steady flow gathers before a read; what comes after a pause is read at once."""
     payload_max_bytes: int = Field(default=262_144, ge=1024, le=64 * 1024 * 1024)
     """Larger payloads are dead letters, and not parsed."""
-    lane_batch_max: int = Field(default=500, ge=1, le=10_000)
+    lane_batch_max: int = Field(default=1000, ge=1, le=10_000)
     """Events per SQL statement."""
 
     lease_s: float = Field(default=10.0, ge=1, le=60)

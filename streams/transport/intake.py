@@ -17,7 +17,7 @@ from .options import Settle
 __all__ = ["Intake"]
 
 #: Entries that are put together into one message, at most.
-_MERGED_MAX = 500
+_MERGED_MAX = 1_000
 
 Callback = Callable[[Message], Awaitable[None]]
 HandOn = Callable[[list[Entry]], Awaitable[None]]

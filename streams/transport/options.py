@@ -77,7 +77,7 @@ class TransportOptions:
     #: The name of this worker in leases and logs; ``None``: host name and process id.
     worker_name: str | None = None
     #: Entries asked for per partition and read.
-    fetch_count: int = 500
+    fetch_count: int = 1_000
     #: Entries per partition that are delivered and not settled, at most.
     prefetch_entries: int = 2_000
     #: How long a steady flow gathers before it is read from somebody else's stream. What comes
