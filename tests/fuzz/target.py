@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from unittest.mock import patch
-from uuid import UUID
 
 import atheris
 
@@ -42,10 +41,10 @@ def mutate(data: bytes, size_max: int, seed: int) -> bytes:
 def plant() -> None:
     """Break the reading of ids as a careless change would, for the proof that it is found."""
 
-    def careless(text: str) -> UUID:
-        return UUID(int=int(text.removeprefix("cl-"), 36))
+    def careless(text: str) -> bytes:
+        return int(text.removeprefix("cl-"), 36).to_bytes(16, "big")
 
-    patch.object(streams.events, "parse_capsule_id", careless).start()
+    patch.object(streams.events, "parse_capsule_key", careless).start()
 
 
 def main() -> None:
