@@ -32,7 +32,7 @@ class Readings:
     def read(self, source_id: bytes, payload: bytes | None) -> CapsuleEvent | Skip | Bad:
         """Read `payload`, and remember it if it is an event."""
         event = self._read(source_id, payload)
-        if type(event) is CapsuleEvent and payload is not None:
+        if payload is not None and isinstance(event, CapsuleEvent):
             if len(self._recent) >= _KEPT // 2:
                 self._older, self._recent = self._recent, {}
             self._recent[source_id] = (payload, event)

@@ -21,7 +21,7 @@ from faust.types import TP
 from streams.events import EntryId
 from streams.retry import until_done
 from streams.transport import Entry, Producer, TransportError, broker_errors
-from streams.transport.bundles import place_of, stream_id_of
+from streams.transport.bundles import stream_id_and_place
 
 if TYPE_CHECKING:
     from agents.reconciler import Reconciler
@@ -148,4 +148,5 @@ class RetrySchedule:
 
 def _place(entry_id: bytes) -> tuple[EntryId, int]:
     """Return where a message is in its stream, and in the entry that it came in."""
-    return EntryId.parse(stream_id_of(entry_id)), int(place_of(entry_id) or 0)
+    stream_id, place = stream_id_and_place(entry_id)
+    return EntryId.parse(stream_id), int(place or 0)

@@ -39,7 +39,7 @@ _POLL_S: Final = 0.02
 #: A quarter of a small server's memory, as its documentation advises; the default is far below
 #: what a million rows and their index take.
 _SHARED_BUFFERS: Final = "512MB"
-_ENTRIES_PER_PIPELINE: Final = 1_000
+_ENTRIES_AT_ONCE: Final = 1_000
 
 #: The ids are those of `benchmarks.growth.capsule_uuid`; one row in ten waits for an event.
 _FILL: Final = """
@@ -164,18 +164,18 @@ class Arena:
         if entries:
             kept.copy(_BEGINNING if beginning else SOURCE, SOURCE, destination_db=0)
         own.xgroup_create(SOURCE, GROUP, id="0", mkstream=True)
-        with self.cursor() as cursor:
-            cursor.execute(_RESTORE)
-            cursor.execute(_TIDY_UP)
-            cursor.execute("checkpoint")
+        self._have_rows(_RESTORE)
 
     def fill(self, capsules: int) -> None:
         """Have rows and marks of so many capsules, and nothing in Redis but an empty stream."""
         own, _ = self._clients
         own.flushdb()
         own.xgroup_create(SOURCE, GROUP, id="0", mkstream=True)
+        self._have_rows(_FILL, {"capsules": capsules})
+
+    def _have_rows(self, statements: str, parameters: Mapping[str, int] | None = None) -> None:
         with self.cursor() as cursor:
-            cursor.execute(_FILL, {"capsules": capsules})
+            cursor.execute(statements, parameters)
             cursor.execute(_TIDY_UP)
             cursor.execute("checkpoint")
 
@@ -186,7 +186,7 @@ class Arena:
         """
         append = self._clients[0].register_script(_APPEND)
         entries = islice(cycle(payloads), count)
-        while portion := list(islice(entries, _ENTRIES_PER_PIPELINE)):
+        while portion := list(islice(entries, _ENTRIES_AT_ONCE)):
             append(keys=[SOURCE], args=portion)
 
     def shares(self) -> list[int]:
@@ -266,6 +266,6 @@ def _append(client: Any, key: str, entries: Iterable[Entry]) -> None:
     pipeline = client.pipeline(transaction=False)
     for number, (entry_id, payload) in enumerate(entries, start=1):
         pipeline.xadd(key, {"payload": payload}, id=entry_id)
-        if number % _ENTRIES_PER_PIPELINE == 0:
+        if number % _ENTRIES_AT_ONCE == 0:
             pipeline.execute()
     pipeline.execute()

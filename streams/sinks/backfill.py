@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID
 
 import redis.asyncio
 from redis.exceptions import WatchError
@@ -48,7 +47,7 @@ class Filled:
     """What was put into the topic, or would be."""
 
     events: int = 0
-    capsules: set[UUID] = field(default_factory=set)
+    capsules: set[bytes] = field(default_factory=set)
     first_id: str = ""
     last_id: str = ""
 
@@ -56,7 +55,7 @@ class Filled:
         """Count `events`, which come behind those before."""
         if events:
             self.events += len(events)
-            self.capsules.update(event.capsule_id for event in events)
+            self.capsules.update(event.capsule_key for event in events)
             self.first_id = self.first_id or str(events[0].source_id)
             self.last_id = str(events[-1].source_id)
 
@@ -157,7 +156,7 @@ class SinkBackfill:
     async def _stage(self, events: list[CapsuleEvent]) -> None:
         pipeline = self._client.pipeline(transaction=False)
         for event in events:
-            key = event.capsule_id.bytes
+            key = event.capsule_key
             value = sandbox_event(event, now=_moment(event.source_id)).to_bytes()
             headers = {SOURCE_ID: str(event.source_id).encode(), BACKFILL: b"1"}
             stream = self._staged[partition_of(key, len(self._staged))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
-from uuid import UUID
 
 import redis.asyncio
 
@@ -71,7 +70,7 @@ class MissedEvents:
         dying = await self._dying()
         page: list[CapsuleEvent] = []
         async for event in self._events(start, end):
-            if event.succeeded and event.source_id <= last_done.get(event.capsule_id, _NEVER):
+            if event.succeeded and event.source_id <= last_done.get(event.capsule_key, _NEVER):
                 page.append(event)
             if len(page) >= _PAGE:
                 yield self._living(page, dying)
@@ -83,7 +82,7 @@ class MissedEvents:
         died = dying | self._died([str(event.source_id) for event in events])
         return [event for event in events if str(event.source_id) not in died]
 
-    async def _last_done(self, start: str, end: str) -> dict[UUID, EntryId]:
+    async def _last_done(self, start: str, end: str) -> dict[bytes, EntryId]:
         """Return the last entry of each capsule that is done with."""
         on_the_way: set[EntryId] = set()
         async for page in undone(self._client, self._source, self._group):
@@ -93,10 +92,10 @@ class MissedEvents:
             async for page in undone(self._client, stream.key, self._group, parts_key=parts_key):
                 ids = (fields.get(_SOURCE_ID_FIELD) for _, fields in page)
                 on_the_way.update(EntryId.parse(entry_id) for entry_id in ids if entry_id)
-        last: dict[UUID, EntryId] = {}
+        last: dict[bytes, EntryId] = {}
         async for event in self._events(start, end):
             if event.source_id not in on_the_way:
-                last[event.capsule_id] = event.source_id
+                last[event.capsule_key] = event.source_id
         return last
 
     async def _dying(self) -> set[str]:

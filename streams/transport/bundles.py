@@ -36,6 +36,7 @@ __all__ = [
     "place_of",
     "places_in",
     "places_text",
+    "stream_id_and_place",
     "stream_id_of",
 ]
 
@@ -145,7 +146,7 @@ def as_messages(entry_id: bytes, fields: Sequence[bytes]) -> Sequence[Message]:
 
     What looks like a bundle and is none is one message, for its agent to judge.
     """
-    if len(fields) == 2:
+    if len(fields) == 2:  # as the producer's are: what is below takes five times as long
         return ((entry_id, {fields[0]: fields[1]}),)
     if len(fields) == 4 and fields[0] == COUNT_FIELD and fields[2] == BUNDLE_FIELD:
         try:
@@ -162,14 +163,20 @@ def messages_of(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Sequence[Mess
     return as_messages(entry_id, [item for pair in fields.items() for item in pair])
 
 
+def stream_id_and_place(message_id: bytes) -> tuple[bytes, bytes]:
+    """Return the id of the entry in the stream that a message is in, and its place in there."""
+    stream_id, _, place = message_id.partition(b"/")
+    return stream_id, place
+
+
 def stream_id_of(message_id: bytes) -> bytes:
     """Return the id of the entry in the stream that a message is in."""
-    return message_id.partition(b"/")[0]
+    return stream_id_and_place(message_id)[0]
 
 
 def place_of(message_id: bytes) -> bytes:
     """Return the place of a message in its bundle."""
-    return message_id.partition(b"/")[2]
+    return stream_id_and_place(message_id)[1]
 
 
 def places_text(places: Iterable[bytes]) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
-from .bundles import as_messages, place_of, stream_id_of
+from .bundles import as_messages, place_of, stream_id_and_place, stream_id_of
 from .entry import Entry
 
 __all__ = ["Term"]
@@ -102,7 +102,7 @@ class Term:
         """Return the ids that Redis knows of what is settled with `ids`, where all of it is."""
         complete = []
         for entry_id in ids:
-            stream_id, _, place = entry_id.partition(b"/")
+            stream_id, place = stream_id_and_place(entry_id)
             if bundle := self.bundles.get(stream_id):
                 bundle.settled.add(place)
                 if len(bundle.settled) < bundle.size:
