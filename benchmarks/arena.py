@@ -189,9 +189,9 @@ class Arena:
         while portion := list(islice(entries, _ENTRIES_AT_ONCE)):
             append(keys=[SOURCE], args=portion)
 
-    def shares(self) -> list[int]:
-        """Return how many partitions each worker reads, least first."""
-        return Ground(self.redis_url, self.database_url).shares()
+    def is_shared_by(self, workers: int) -> bool:
+        """Whether so many workers are there and none has anything to take or to give up."""
+        return Ground(self.redis_url, self.database_url).is_shared_by(workers)
 
     def publish(self, payload: bytes) -> None:
         """Append one entry, under an id of Redis' own."""

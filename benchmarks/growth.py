@@ -160,9 +160,9 @@ def _measure(arena: Arena, sizes: Sizes, seed: int) -> Cost:
 
 def _wait_shared(arena: Arena, workers: int) -> None:
     deadline = time.monotonic() + _SHARED_AFTER_S
-    while len(shares := arena.shares()) < workers or shares[-1] - shares[0] > 1:
+    while not arena.is_shared_by(workers):
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"the partitions are not shared by {workers} workers: {shares}")
+            raise BenchmarkError(f"the partitions are not shared by {workers} workers")
         time.sleep(0.1)
 
 

@@ -122,7 +122,7 @@ def measure(arena: Arena, workers: int, partitions: int) -> tuple[list[float], l
     seen: list[float] = []
     size_bytes = 0
     try:
-        while len(ground.shares()) < workers or ground.shares()[-1] - ground.shares()[0] > 3:
+        while not ground.is_shared_by(workers):
             time.sleep(0.5)
         with flow(ground, payloads):
             time.sleep(WARM_UP_S)

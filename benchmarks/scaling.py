@@ -36,7 +36,7 @@ def measure(arena: Arena, workers: int, seed: int) -> float:
     settings = ground.settings(CAPSULES_LEASE_S="10", **receiver.settings(concurrency=1))
     fleet = [WorkerProcess(directory / str(n), **settings) for n in range(workers)]
     try:
-        while len(ground.shares()) < workers or ground.shares()[-1] - ground.shares()[0] > 1:
+        while not ground.is_shared_by(workers):
             time.sleep(0.1)
         began = time.time()
         ground.publish(log.entries)

@@ -15,6 +15,7 @@ import psycopg2.extras
 import redis
 from aiohttp import web
 
+from streams.transport.sharing import Member, Move, plan
 from tests.oracle import AuditRow, Delivery, Entry, Outcome, Row
 
 __all__ = ["GROUP", "PREFIX", "SOURCE", "Ground", "Receiver", "assert_same"]
@@ -116,6 +117,27 @@ class Ground:
             members, holders = at_once.execute()
         assert set(holders) <= set(members)
         return sorted(holders.count(token) for token in members)
+
+    def is_shared_by(self, workers: int) -> bool:
+        """Whether so many workers are there and none has anything to take or to give up."""
+        with self.redis() as client, client.pipeline(transaction=True) as at_once:
+            at_once.hgetall(f"{PREFIX}fleet:members").hgetall(f"{PREFIX}fleet:owners")
+            said, held = at_once.execute()
+        fields = {token.decode(): json.loads(raw) for token, raw in said.items()}
+        members = [
+            Member(
+                token,
+                frozenset(about["readable"]),
+                {topic: tuple(other) for topic, other in about["counts_as"].items()},
+            )
+            for token, about in fields.items()
+        ]
+        owners = {partition.decode(): token.decode() for partition, token in held.items()}
+        return (
+            len(members) == workers
+            and all(member.readable for member in members)
+            and all(plan(member.token, members, owners) == Move() for member in members)
+        )
 
     def drained(self) -> bool:
         """Whether nothing is left to do, looking upstream first."""

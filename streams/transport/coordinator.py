@@ -95,7 +95,14 @@ class Coordinator:
     def would_read(self, streams: Iterable[Stream]) -> None:
         """Take part in the sharing of `streams` from now on."""
         self._streams |= {partition_name(stream): stream for stream in streams}
-        self._fleet.would_read(self._streams)
+        self._fleet.would_read(
+            self._streams,
+            {
+                stream.tp.topic: stream.config.counts_as
+                for stream in self._streams.values()
+                if stream.config.counts_as is not None
+            },
+        )
 
     async def register_reader(self, client_id: int) -> None:
         """Make the reader's connection known; to be called before it reads.

@@ -16,8 +16,8 @@ over, and whoever removes a dead member has Redis close that connection first.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -47,13 +47,20 @@ class _Description:
     """What a member says of itself."""
 
     worker: str
-    readable: frozenset[str]
+    readable: frozenset[str] = frozenset()
     #: ``<server run id>/<client id>`` of the connection it reads over; empty before the first.
-    reader: str
+    reader: str = ""
+    #: By topic: the topic of which a partition of it counts as so many.
+    counts_as: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         return orjson.dumps(
-            {"worker": self.worker, "readable": sorted(self.readable), "reader": self.reader}
+            {
+                "worker": self.worker,
+                "readable": sorted(self.readable),
+                "reader": self.reader,
+                "counts_as": self.counts_as,
+            }
         )
 
     @classmethod
@@ -61,10 +68,13 @@ class _Description:
         try:
             fields = orjson.loads(raw)
             worker, readable, reader = fields["worker"], fields["readable"], fields["reader"]
-            return cls(str(worker), frozenset(map(str, readable)), str(reader))
-        except (ValueError, KeyError, TypeError):
+            # Workers from before topics could count as others do not say.
+            said = fields.get("counts_as", {}).items()
+            counts_as = {str(topic): (str(other), int(times)) for topic, (other, times) in said}
+            return cls(str(worker), frozenset(map(str, readable)), str(reader), counts_as)
+        except (ValueError, KeyError, TypeError, AttributeError):
             # None of ours: it reads nothing, and is removed once its count stands still.
-            return cls("?", frozenset(), "")
+            return cls("?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +109,9 @@ class Fleet:
     ) -> None:
         self._client = client
         self._lease_s = lease_s
-        self._worker = worker
         #: New for each process, so that a restarted worker never passes for its former self.
         self.token = secrets.token_hex(8)
-        self._description = _Description(worker, frozenset(), "")
+        self._description = _Description(worker)
         self._members_key = layout.name(MEMBERS)
         self._beats_key = layout.name("fleet:beats")
         self._owners_key = layout.name(OWNERS)
@@ -122,10 +131,16 @@ class Fleet:
         """What has to be so in Redis while this worker holds `partition`."""
         return Holding(self._owners_key, partition.encode(), self.token.encode())
 
-    def would_read(self, partitions: Iterable[str]) -> None:
-        """Say which partitions this worker can read, from the next beat on."""
-        self._description = _Description(
-            self._worker, frozenset(partitions), self._description.reader
+    def would_read(
+        self, partitions: Iterable[str], counts_as: Mapping[str, tuple[str, int]]
+    ) -> None:
+        """Say which partitions this worker can read, from the next beat on.
+
+        Arguments:
+            counts_as: by topic, the topic of which a partition of it counts as so many.
+        """
+        self._description = replace(
+            self._description, readable=frozenset(partitions), counts_as=counts_as
         )
 
     async def reads_over(self, client_id: int) -> None:
@@ -135,7 +150,7 @@ class Fleet:
             TransportError: Redis is unreachable or refuses.
         """
         reader = f"{await self._run_id()}/{client_id}"
-        self._description = _Description(self._worker, self._description.readable, reader)
+        self._description = replace(self._description, reader=reader)
 
     async def _run_id(self) -> str:
         with broker_errors("INFO"):
@@ -176,7 +191,10 @@ class Fleet:
         # must not be read from any more.
         self._usable_until = asked + self._lease_s * _USABLE_SHARE
         return Table(
-            tuple(Member(token, said.readable) for token, said in descriptions.items()), holders
+            tuple(
+                Member(token, said.readable, said.counts_as) for token, said in descriptions.items()
+            ),
+            holders,
         )
 
     async def _bury(self, token: str, count: bytes, said: _Description) -> bool:

@@ -44,6 +44,9 @@ class StreamConfig:
     #: Of a stream that somebody else writes: how long entries that another consumer name holds
     #: must be idle before they are claimed.
     claim_idle_ms: int = 60_000
+    #: ``(topic, n)``: to read a partition of this one is as much work as to read `n` of that
+    #: topic, so whoever does is given so many fewer of those. ``None``: it counts as itself.
+    counts_as: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not _START_ID.fullmatch(self.start_id):
@@ -54,6 +57,8 @@ class StreamConfig:
             raise ValueError(
                 "bundle_max: only for a topic of ours, to an agent that is given entries"
             )
+        if self.counts_as is not None and self.counts_as[1] < 1:
+            raise ValueError(f"counts_as: {self.counts_as[1]} partitions are less than one")
 
     @property
     def is_bundled(self) -> bool:

@@ -5,18 +5,23 @@ works out its own part by the same rule:
 
 * The partitions of each topic are shared evenly among the workers that read it, and so are all
   partitions together: no two workers differ by more than one, in either count.
+* A partition of one topic may count as several of another: whoever reads it is given so many
+  fewer of that, or none. That holds where all who read either topic say so. While an older worker
+  is among them that does not know of it, all go by what it knows.
 * Who has more of a topic gives up the difference, no more; the others keep what they have. Who
   has less takes what is free. A partition is free once its holder has given it up.
 
 So a worker that joins or leaves moves only what must move, and two looks at the table are
-enough: one to give up, one to take.
+enough: one to give up, one to take. Where that has changed who is to have one more than others,
+it takes a third.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass, field
+from heapq import heapify, heapreplace
 
 __all__ = ["Member", "Move", "plan"]
 
@@ -28,6 +33,8 @@ class Member:
     token: str
     #: The partitions it would read, each as ``<topic>:<number>``.
     readable: frozenset[str]
+    #: By topic: the topic of which a partition of it counts as so many.
+    counts_as: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,16 @@ def plan(me: str, members: Collection[Member], owners: Mapping[str, str]) -> Mov
     release: list[str] = []
     acquire: list[str] = []
     load: Counter[str] = Counter()
-    for topic, readers in _readers(members):
-        held, free = _holdings(topic, readers, owners)
-        quota = _quotas(len(topic), held, load)
-        load.update(quota)
+    #: What workers have to do of a topic because they read another one, by topic.
+    burdens: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    agreed = _agreed(members)
+    for topic, partitions, readers in _readers(members, first=agreed):
+        held, free = _holdings(partitions, readers, owners)
+        quota = _quotas(len(partitions), held, load, burdens[topic])
+        other, times = agreed.get(topic, ("", 1))
+        work = Counter({token: count * times for token, count in quota.items()})
+        load.update(work)
+        burdens[other].update(work)
         if me in quota:
             given_up, taken = _part(me, quota, held, free)
             release += given_up
@@ -60,7 +73,29 @@ def plan(me: str, members: Collection[Member], owners: Mapping[str, str]) -> Mov
     return Move(tuple(release), tuple(acquire))
 
 
-def _readers(members: Collection[Member]) -> list[tuple[list[str], list[str]]]:
+def _topic(partition: str) -> str:
+    return partition.rpartition(":")[0]
+
+
+def _agreed(members: Collection[Member]) -> dict[str, tuple[str, int]]:
+    """What counts as what, where all who read either of the two say the same."""
+    said = {topic: other for member in members for topic, other in member.counts_as.items()}
+    read = {member.token: set(map(_topic, member.readable)) for member in members} if said else {}
+    return {
+        topic: other
+        for topic, other in said.items()
+        if topic != other[0]
+        and all(
+            member.counts_as.get(topic) == other
+            for member in members
+            if not read[member.token].isdisjoint({topic, other[0]})
+        )
+    }
+
+
+def _readers(
+    members: Collection[Member], *, first: Container[str]
+) -> list[tuple[str, list[str], list[str]]]:
     """Each topic's partitions, with who reads them; the same for all but while deploying."""
     readers: dict[str, set[str]] = {}
     for member in members:
@@ -68,11 +103,13 @@ def _readers(members: Collection[Member]) -> list[tuple[list[str], list[str]]]:
             readers.setdefault(partition, set()).add(member.token)
     topics: dict[tuple[str, ...], list[str]] = {}
     for partition, tokens in readers.items():
-        topic = partition.rpartition(":")[0]
-        topics.setdefault((topic, *sorted(tokens)), []).append(partition)
-    # The smallest first: a single partition stays where it is, and the others make up for it.
-    by_size = sorted(topics.items(), key=lambda item: (len(item[1]), item[0]))
-    return [(sorted(partitions), list(tokens)) for (_, *tokens), partitions in by_size]
+        topics.setdefault((_topic(partition), *sorted(tokens)), []).append(partition)
+    # What counts as others comes before those. Then the smallest: a single partition stays where
+    # it is, and the others make up for it.
+    in_order = sorted(
+        topics.items(), key=lambda item: (item[0][0] not in first, len(item[1]), item[0])
+    )
+    return [(topic, sorted(partitions), tokens) for (topic, *tokens), partitions in in_order]
 
 
 def _holdings(
@@ -90,12 +127,24 @@ def _holdings(
     return held, free
 
 
-def _quotas(partitions: int, held: Mapping[str, list[str]], load: Counter[str]) -> dict[str, int]:
+def _quotas(
+    partitions: int, held: Mapping[str, list[str]], load: Counter[str], burden: Counter[str]
+) -> dict[str, int]:
     """How many each reader is to hold, with what it is to hold of other topics in mind."""
-    floor, extra = divmod(partitions, len(held))
-    # One more goes to those with the least so far and, among those, to who has the most already.
-    order = sorted(held, key=lambda token: (load[token], -len(held[token]), token))
-    return {token: floor + (rank < extra) for rank, token in enumerate(order)}
+    # Each goes to who has the least of this topic. Among those, to those with the least of others
+    # and, among those, to who holds the most already.
+    order = sorted(
+        held,
+        key=lambda token: (load[token] - burden[token], -len(held[token]) - burden[token], token),
+    )
+    quota = dict.fromkeys(order, 0)
+    least = [(burden[token], rank) for rank, token in enumerate(order)]
+    heapify(least)
+    for _ in range(partitions):
+        count, rank = least[0]
+        quota[order[rank]] += 1
+        heapreplace(least, (count + 1, rank))
+    return quota
 
 
 def _part(

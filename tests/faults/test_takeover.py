@@ -94,7 +94,7 @@ def workers(ground: Ground, tmp_path: Path) -> Iterator[dict[str, WorkerProcess]
             worker = WorkerProcess(tmp_path / name, **settings)
             stack.callback(worker.kill)
             started[name] = worker
-        until(lambda: ground.shares() == [4, 4, 5, 5], what="even shares")
+        until(lambda: ground.is_shared_by(4), what="all shared")
         yield started
 
 

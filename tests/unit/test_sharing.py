@@ -1,4 +1,4 @@
-"""Sharing partitions without a leader: even, in two looks, and moving no more than must move."""
+"""Sharing partitions without a leader: even, in a few looks, and moving no more than must move."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ topologies = st.dictionaries(
 
 Topology = dict[str, int]
 
+#: Topics of which a partition of the first counts as some of the second, beside others.
+weighted = st.fixed_dictionaries(
+    {"source": st.integers(1, 3), "capsules": st.integers(1, 20)},
+    optional={"hooks.a": st.integers(1, 20), "letters": st.just(1)},
+)
+times = st.integers(1, 24)
+
 
 def names(topics: Topology) -> list[str]:
     return [f"{topic}:{n}" for topic, count in topics.items() for n in range(count)]
 
 
-def fleet(tokens: list[str], topics: Topology) -> list[Member]:
-    return [Member(token, frozenset(names(topics))) for token in tokens]
+def fleet(tokens: list[str], topics: Topology, times: int | None = None) -> list[Member]:
+    counts_as = {} if times is None else {"source": ("capsules", times)}
+    return [Member(token, frozenset(names(topics)), counts_as) for token in tokens]
 
 
 def look(members: list[Member], owners: dict[str, str]) -> dict[str, str]:
@@ -41,7 +49,7 @@ def look(members: list[Member], owners: dict[str, str]) -> dict[str, str]:
 
 
 def settled(members: list[Member], owners: dict[str, str]) -> dict[str, str]:
-    for _ in range(2):
+    for _ in range(3):
         owners = look(members, owners)
     return owners
 
@@ -50,11 +58,38 @@ def assert_even(members: list[Member], owners: dict[str, str], topics: Topology)
     """All partitions are held, and no two workers differ by more than one, however counted."""
     assert sorted(owners) == sorted(names(topics))
     for topic in (None, *topics):
-        held = Counter({member.token: 0 for member in members})
-        held.update(
-            token for name, token in owners.items() if topic in (None, name.rpartition(":")[0])
-        )
-        assert max(held.values()) - min(held.values()) <= 1, topic
+        assert_close(held_of(topic, members, owners), topic)
+
+
+def held_of(topic: str | None, members: list[Member], owners: dict[str, str]) -> Counter[str]:
+    """How many partitions of `topic`, or of all, each worker has."""
+    held = Counter({member.token: 0 for member in members})
+    held.update(token for name, token in owners.items() if topic in (None, topic_of(name)))
+    return held
+
+
+def topic_of(name: str) -> str:
+    return name.rpartition(":")[0]
+
+
+def assert_close(counts: Counter[str], what: str | None) -> None:
+    assert max(counts.values()) - min(counts.values()) <= 1, what
+
+
+def assert_weighed(
+    members: list[Member], owners: dict[str, str], topics: Topology, times: int
+) -> None:
+    """Sources and capsules are shared evenly as work, and every other topic by itself."""
+    assert sorted(owners) == sorted(names(topics))
+    capsules = held_of("capsules", members, owners)
+    work = Counter({token: times * n for token, n in held_of("source", members, owners).items()})
+    for other in work:
+        for token in capsules:
+            # Who has more to do than another has none that it could do without.
+            more = work[token] + capsules[token] - work[other] - capsules[other]
+            assert more <= 1 or not capsules[token], (token, other)
+    for topic in topics.keys() - {"capsules"}:
+        assert_close(held_of(topic, members, owners), topic)
 
 
 @given(fleets, topologies)
@@ -66,7 +101,7 @@ def test_partitions_that_nobody_holds_are_shared_evenly_at_the_first_look(
 
 
 @given(fleets, fleets, topologies)
-def test_after_any_change_two_looks_share_evenly_and_the_third_changes_nothing(
+def test_after_any_change_three_looks_share_evenly_and_the_fourth_changes_nothing(
     before: list[str], after: list[str], topics: Topology
 ) -> None:
     owners = settled(fleet(before, topics), {})
@@ -148,3 +183,80 @@ def test_a_topic_that_only_one_worker_knows_is_that_workers(partitions: int) -> 
 def test_what_a_stranger_holds_is_left_to_it() -> None:
     members = fleet(["a"], {"t": 2})
     assert plan("a", members, {"t:0": "gone"}).acquire == ("t:1",)
+
+
+@given(fleets, fleets, weighted, times)
+def test_whoever_reads_what_counts_as_several_has_so_many_fewer(
+    before: list[str], after: list[str], topics: Topology, times: int
+) -> None:
+    owners = look(fleet(before, topics, times), {})
+    assert_weighed(fleet(before, topics, times), owners, topics, times)
+    members = fleet(after, topics, times)
+    owners = settled(members, {name: token for name, token in owners.items() if token in after})
+    assert_weighed(members, owners, topics, times)
+    assert look(members, owners) == owners
+
+
+@given(fleets, weighted, times, st.data())
+def test_from_any_state_a_few_looks_end_where_the_work_is_even(
+    tokens: list[str], topics: Topology, times: int, data: st.DataObject
+) -> None:
+    members = fleet(tokens, topics, times)
+    owners = data.draw(st.dictionaries(st.sampled_from(names(topics)), st.sampled_from(tokens)))
+    for _ in range(4):
+        owners = look(members, owners)
+    assert_weighed(members, owners, topics, times)
+
+
+@given(fleets, st.sampled_from(TOKENS), weighted, times)
+def test_a_joiner_takes_its_share_of_the_work_and_nothing_else_moves(
+    before: list[str], joiner: str, topics: Topology, times: int
+) -> None:
+    owners = settled(fleet(before, topics, times), {})
+    after = settled(fleet(sorted({*before, joiner}), topics, times), owners)
+    moved = {name for name in owners if after[name] != owners[name]}
+    if joiner in before:
+        assert moved == set()
+    elif topics["source"] == 1:
+        # The source stays where it is.
+        share = sum(after[name] == joiner for name in names(topics))
+        assert len(moved) <= share + len(topics)
+        assert "source:0" not in moved
+
+
+@given(fleets, st.sets(st.sampled_from(TOKENS)), weighted, times)
+def test_while_an_older_worker_is_there_all_share_as_it_does(
+    tokens: list[str], older: set[str], topics: Topology, times: int
+) -> None:
+    owners = settled(fleet(tokens, topics, times), {})
+    mixed = fleet(sorted({*tokens, *older}), topics, times)
+    mixed = [Member(m.token, m.readable) if m.token in older else m for m in mixed]
+    everywhere = fleet([member.token for member in mixed], topics)
+    if older:
+        for member in mixed:
+            assert plan(member.token, mixed, owners) == plan(member.token, everywhere, owners)
+    owners = settled(mixed, owners)
+    if older:
+        assert_even(mixed, owners, topics)
+    # And once it is gone, as they would have without it.
+    members = fleet(tokens, topics, times)
+    owners = settled(members, {name: token for name, token in owners.items() if token in tokens})
+    assert_weighed(members, owners, topics, times)
+
+
+@given(fleets, weighted, times)
+def test_who_has_just_joined_and_reads_nothing_yet_changes_nothing(
+    tokens: list[str], topics: Topology, times: int
+) -> None:
+    members = fleet(tokens, topics, times)
+    owners = settled(members, {})
+    assert look([*members, Member("new", frozenset())], owners) == owners
+
+
+def test_two_workers_and_sixteen_partitions_as_the_app_has_them() -> None:
+    topics = {"source": 1, "capsules": 16, "hooks.a": 16}
+    members = fleet(["a", "b"], topics, 6)
+    owners = settled(members, {})
+    assert held_of("source", members, owners) == {"a": 1, "b": 0}
+    assert held_of("capsules", members, owners) == {"a": 5, "b": 11}
+    assert held_of("hooks.a", members, owners) == {"a": 8, "b": 8}

@@ -26,7 +26,20 @@ async def test_a_beat_behind_the_farewell_leaves_no_ghost(lab: Lab, steps: int) 
     assert await lab.redis.keys(lab.name("fleet:*")) == []
 
 
-@pytest.mark.parametrize("said", [b"", b"\xff", b"null", b"[]", b"{}", b'{"worker":1}'])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\xff",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"worker":1}',
+        b'{"worker":"w","readable":["t:0"],"reader":"","counts_as":[]}',
+        b'{"worker":"w","readable":["t:0"],"reader":"","counts_as":{"t":["u","many"]}}',
+        b'{"worker":"w","readable":["t:0"],"reader":"","counts_as":{"t":1}}',
+    ],
+)
 async def test_a_member_that_says_nonsense_is_outlived(lab: Lab, said: bytes) -> None:
     await lab.redis.hset(lab.name("fleet:members"), "odd", said)
     await lab.redis.hset(lab.name("fleet:beats"), "odd", 1)
