@@ -14,9 +14,9 @@ A topic with n partitions is n streams; the app's id is the consumer group; a me
 entry, or shares one with others (:mod:`.bundles`). Redis keeps, for each group, which entries were
 delivered and not acknowledged: that is nearly all the state there is, and it survives this process.
 
-Workers share the partitions evenly (:mod:`.fleet`, :mod:`.sharing`, :mod:`.coordinator`);
-reading starts with what is pending (:mod:`.reader`); a partition with too much in hand is left
-alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed away
+Workers share the partitions so that the work is even (:mod:`.fleet`, :mod:`.sharing`,
+:mod:`.coordinator`); reading starts with what is pending (:mod:`.reader`); a partition with too
+much in hand is left alone until it has room (:mod:`.ledger`); what is acknowledged is trimmed away
 (:mod:`.acknowledger`). What nobody will ever read is noticed, counted and recorded
 (:mod:`.positions`, :mod:`.groups`, :mod:`.loss`).
 
