@@ -79,13 +79,19 @@ def _topic(partition: str) -> str:
 
 def _agreed(members: Collection[Member]) -> dict[str, tuple[str, int]]:
     """What counts as what, where all who read either of the two say the same."""
-    said = {topic: other for member in members for topic, other in member.counts_as.items()}
-    read = {member.token: set(map(_topic, member.readable)) for member in members} if said else {}
+    if not any(member.counts_as for member in members):
+        return {}
+    read = {member.token: set(map(_topic, member.readable)) for member in members}
+    said = {
+        topic: other
+        for member in members
+        for topic, other in member.counts_as.items()
+        if topic in read[member.token] and topic != other[0]
+    }
     return {
         topic: other
         for topic, other in said.items()
-        if topic != other[0]
-        and all(
+        if all(
             member.counts_as.get(topic) == other
             for member in members
             if not read[member.token].isdisjoint({topic, other[0]})

@@ -245,12 +245,14 @@ def test_while_an_older_worker_is_there_all_share_as_it_does(
 
 
 @given(fleets, weighted, times)
-def test_who_has_just_joined_and_reads_nothing_yet_changes_nothing(
+def test_who_reads_nothing_yet_changes_nothing_whatever_it_says(
     tokens: list[str], topics: Topology, times: int
 ) -> None:
     members = fleet(tokens, topics, times)
     owners = settled(members, {})
-    assert look([*members, Member("new", frozenset())], owners) == owners
+    for said in ({}, {"source": ("capsules", times + 1)}):
+        new = Member("new", frozenset(), said)
+        assert look([*members, new], owners) == look([new, *members], owners) == owners
 
 
 def test_two_workers_and_sixteen_partitions_as_the_app_has_them() -> None:
