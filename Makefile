@@ -76,7 +76,7 @@ lint: $(INSTALLED) ## Check style, format, types and which package may import wh
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure against peers and targets, in a quarter of an hour; BENCH=quick: two minutes.
+bench: $(INSTALLED) ## Measure against peers and targets, in twenty minutes; BENCH=quick: two minutes.
 	@BENCH=$(BENCH) $(BIN)/python -m benchmarks --json .data/bench.json
 
 .PHONY: constraints

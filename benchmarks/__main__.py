@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quick",
         action="store_true",
         default=os.environ.get("BENCH") == "quick",
-        help="a minute or two in place of a quarter of an hour; or BENCH=quick",
+        help="a minute or two in place of twenty; or BENCH=quick",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write it all there")
     parser.add_argument("--seed", type=int, default=1, help="of the logs")

@@ -91,6 +91,9 @@ QUICK: Final[dict[str, tuple[int, ...]]] = {
 }
 #: Less than that is over before a fleet is in step.
 _BACKLOG_OF_FLEETS: Final = 100_000
+#: Rounds of them for one of anything else: how fast two workers are on two cores differs by a tenth
+#: from run to run, and it is told from one by less.
+_ROUNDS_OF_FLEETS: Final = 3
 #: A backlog that takes long enough not to need another round.
 _ONCE: Final = 1_000_000
 
@@ -106,13 +109,15 @@ def measure_growth(
     """Measure the cost at each size of each thing."""
     found = []
     for what, sizes in how_far.items():
-        base = Sizes(backlog=_BACKLOG_OF_FLEETS, live=True) if what == "workers" else Sizes()
+        fleets = what == "workers"
+        base = Sizes(backlog=_BACKLOG_OF_FLEETS, live=True) if fleets else Sizes()
+        turns = rounds * _ROUNDS_OF_FLEETS if fleets else rounds
         costs: dict[int, list[Cost]] = {size: [] for size in sizes}
-        for number in range(rounds):
-            for size in sizes:
+        for number in range(turns):
+            for size in sizes if number % 2 == 0 else reversed(sizes):
                 if number and what == "backlog" and size >= _ONCE:
                     continue
-                say(f"{what} {size:,}, round {number + 1} of {rounds}")
+                say(f"{what} {size:,}, round {number + 1} of {turns}")
                 grown: dict[str, Any] = {what: size}
                 costs[size].append(_measure(arena, replace(base, **grown), seed))
         found.append(Growth(what, {size: _middle(runs) for size, runs in costs.items()}))
