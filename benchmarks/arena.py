@@ -36,6 +36,7 @@ _KEPT_DATABASE: Final = 1
 _BEGINNING: Final = f"{SOURCE}:beginning"
 _BEGINNING_PART: Final = 10
 _POLL_S: Final = 0.02
+_SHARED_AFTER_S: Final = 30.0
 #: A quarter of a small server's memory, as its documentation advises; the default is far below
 #: what a million rows and their index take.
 _SHARED_BUFFERS: Final = "512MB"
@@ -189,9 +190,18 @@ class Arena:
         while portion := list(islice(entries, _ENTRIES_AT_ONCE)):
             append(keys=[SOURCE], args=portion)
 
-    def is_shared_by(self, workers: int) -> bool:
-        """Whether so many workers are there and none has anything to take or to give up."""
-        return Ground(self.redis_url, self.database_url).is_shared_by(workers)
+    def wait_shared(self, workers: int) -> None:
+        """Wait until so many workers are there and none has anything to take or to give up.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
+        ground = Ground(self.redis_url, self.database_url)
+        deadline = time.monotonic() + _SHARED_AFTER_S
+        while not ground.is_shared_by(workers):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the partitions are not shared by {workers} workers")
+            time.sleep(0.1)
 
     def publish(self, payload: bytes) -> None:
         """Append one entry, under an id of Redis' own."""

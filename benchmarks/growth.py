@@ -32,7 +32,6 @@ _VERBS: Final = (Verb.CREATE, Verb.RESUME, Verb.PAUSE, Verb.DESTROY)
 _TEAM: Final = UUID(int=7)
 #: Different payloads, at most: a larger backlog has each of them several times.
 _PAYLOADS_MAX: Final = 50_000
-_SHARED_AFTER_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,26 +148,18 @@ def _measure(arena: Arena, sizes: Sizes, seed: int) -> Cost:
             stack.callback(worker.stop)
             fleet.append(worker)
         begun_at = max(worker.wait_ready() for worker in fleet)
-        if sizes.live:
-            _wait_shared(arena, sizes.workers)
-        before = _used(arena, fleet)
-        if sizes.live:
-            begun_at = time.time()
-            arena.publish_many(payloads, sizes.backlog)
         try:
+            if sizes.live:
+                arena.wait_shared(sizes.workers)
+            before = _used(arena, fleet)
+            if sizes.live:
+                begun_at = time.time()
+                arena.publish_many(payloads, sizes.backlog)
             ended_at = arena.wait_drained(topics=True, timeout_s=_TIMEOUT_S)
         except TimeoutError as exc:
             raise BenchmarkError(f"{sizes}: {exc}: {fleet[0].tail()}") from exc
         used = _used(arena, fleet) - before
     return Cost(sizes.backlog / (ended_at - begun_at), used * 1e6 / sizes.backlog)
-
-
-def _wait_shared(arena: Arena, workers: int) -> None:
-    deadline = time.monotonic() + _SHARED_AFTER_S
-    while not arena.is_shared_by(workers):
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"the partitions are not shared by {workers} workers")
-        time.sleep(0.1)
 
 
 def _used(arena: Arena, fleet: list[Reconciler]) -> Used:

@@ -122,8 +122,7 @@ def measure(arena: Arena, workers: int, partitions: int) -> tuple[list[float], l
     seen: list[float] = []
     size_bytes = 0
     try:
-        while not ground.is_shared_by(workers):
-            time.sleep(0.5)
+        arena.wait_shared(workers)
         with flow(ground, payloads):
             time.sleep(WARM_UP_S)
             for _ in range(TURNS):

@@ -36,8 +36,7 @@ def measure(arena: Arena, workers: int, seed: int) -> float:
     settings = ground.settings(CAPSULES_LEASE_S="10", **receiver.settings(concurrency=1))
     fleet = [WorkerProcess(directory / str(n), **settings) for n in range(workers)]
     try:
-        while not ground.is_shared_by(workers):
-            time.sleep(0.1)
+        arena.wait_shared(workers)
         began = time.time()
         ground.publish(log.entries)
         ended = arena.wait_drained(topics=True, timeout_s=120)

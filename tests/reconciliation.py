@@ -15,7 +15,8 @@ import psycopg2.extras
 import redis
 from aiohttp import web
 
-from streams.transport.sharing import Member, Move, plan
+from streams.transport.fleet import members_of
+from streams.transport.sharing import Move, plan
 from tests.oracle import AuditRow, Delivery, Entry, Outcome, Row
 
 __all__ = ["GROUP", "PREFIX", "SOURCE", "Ground", "Receiver", "assert_same"]
@@ -123,15 +124,7 @@ class Ground:
         with self.redis() as client, client.pipeline(transaction=True) as at_once:
             at_once.hgetall(f"{PREFIX}fleet:members").hgetall(f"{PREFIX}fleet:owners")
             said, held = at_once.execute()
-        fields = {token.decode(): json.loads(raw) for token, raw in said.items()}
-        members = [
-            Member(
-                token,
-                frozenset(about["readable"]),
-                {topic: tuple(other) for topic, other in about["counts_as"].items()},
-            )
-            for token, about in fields.items()
-        ]
+        members = members_of(said)
         owners = {partition.decode(): token.decode() for partition, token in held.items()}
         return (
             len(members) == workers

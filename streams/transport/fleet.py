@@ -30,7 +30,7 @@ from .layout import StreamLayout
 from .lua import script
 from .sharing import Member
 
-__all__ = ["Fleet", "Holding", "Table", "read_members", "read_owners", "read_workers"]
+__all__ = ["Fleet", "Holding", "Table", "members_of", "read_members", "read_owners", "read_workers"]
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,9 @@ class _Description:
         except (ValueError, KeyError, TypeError, AttributeError):
             # None of ours: it reads nothing, and is removed once its count stands still.
             return cls("?")
+
+    def as_member(self, token: str) -> Member:
+        return Member(token, self.readable, self.counts_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +193,7 @@ class Fleet:
         # Only now, with nothing awaited before the caller has the table: what it says is lost
         # must not be read from any more.
         self._usable_until = asked + self._lease_s * _USABLE_SHARE
-        return Table(
-            tuple(
-                Member(token, said.readable, said.counts_as) for token, said in descriptions.items()
-            ),
-            holders,
-        )
+        return Table(tuple(said.as_member(token) for token, said in descriptions.items()), holders)
 
     async def _bury(self, token: str, count: bytes, said: _Description) -> bool:
         await self._cut_off(said.reader)
@@ -259,6 +257,11 @@ class Fleet:
     def expire(self) -> None:
         """Stop using what is held, from now until the next beat."""
         self._usable_until = 0.0
+
+
+def members_of(said: Mapping[bytes, bytes]) -> list[Member]:
+    """Return the members that say `said` of themselves, by token, as Redis has it."""
+    return [_Description.from_bytes(raw).as_member(token.decode()) for token, raw in said.items()]
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,8 +151,8 @@ def test_nobody_gives_up_and_takes_of_one_topic_at_the_same_look(
     owners = data.draw(drawn)
     for token in tokens:
         move = plan(token, members, owners)
-        given_up = {name.rpartition(":")[0] for name in move.release}
-        assert not given_up & {name.rpartition(":")[0] for name in move.acquire}
+        given_up = {topic_of(name) for name in move.release}
+        assert not given_up & {topic_of(name) for name in move.acquire}
         assert all(owners[name] == token for name in move.release)
         assert all(name not in owners for name in move.acquire)
 
@@ -255,10 +256,14 @@ def test_who_reads_nothing_yet_changes_nothing_whatever_it_says(
         assert look([*members, new], owners) == look([new, *members], owners) == owners
 
 
-def test_two_workers_and_sixteen_partitions_as_the_app_has_them() -> None:
+# The app has the source count as a third of the capsules' partitions: five of sixteen.
+@pytest.mark.parametrize(("times", "capsules"), [(5, {"a": 6, "b": 10}), (6, {"a": 5, "b": 11})])
+def test_of_two_workers_who_routes_has_fewer_capsules_and_as_many_of_a_sink(
+    times: int, capsules: dict[str, int]
+) -> None:
     topics = {"source": 1, "capsules": 16, "hooks.a": 16}
-    members = fleet(["a", "b"], topics, 6)
+    members = fleet(["a", "b"], topics, times)
     owners = settled(members, {})
     assert held_of("source", members, owners) == {"a": 1, "b": 0}
-    assert held_of("capsules", members, owners) == {"a": 5, "b": 11}
+    assert held_of("capsules", members, owners) == capsules
     assert held_of("hooks.a", members, owners) == {"a": 8, "b": 8}
