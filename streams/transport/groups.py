@@ -11,13 +11,13 @@ configuration says ``$``: what was done before finds its effects in place.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
 
-from .errors import BrokerRefusedError, broker_errors
+from .errors import BrokerRefusedError, broker_errors, translate
 from .layout import Stream
 from .loss import Journal, Loss, LossKind, Position, order_of
 from .lua import script
@@ -92,26 +92,38 @@ class Groups:
             JournalUnavailableError: a group is missing that may have been lost; ask again.
             TransportError: Redis is unreachable or refuses.
         """
+        streams = list(streams)
         # First those that are remembered: if one says that Redis was emptied, so are ours.
         emptied = False
-        for stream in sorted(streams, key=lambda stream: stream.is_ours):
-            if stream.is_ours:
-                made = await self._make(stream, stream.config.start_id, "")
-                if made.is_new and emptied:
-                    self._report(stream, made, None)
-                continue
-            if await self._is_there(stream):
-                continue
-            known = await self._in_redis(stream)
-            if known is None and self._journal is not None:
-                known = await self._journal.recall(stream.key.decode())
-                emptied = emptied or known is not None
-            if known is None:
-                await self._make(stream, stream.config.start_id, "")
-            else:
-                made = await self._make(stream, "0", known.id)
-                if made.is_new:
-                    self._report(stream, made, known)
+        for stream in streams:
+            if not stream.is_ours:
+                emptied = await self._ensure_remembered(stream) or emptied
+
+        def note(stream: Stream, made: _Made) -> None:
+            if made.is_new and emptied:
+                self._report(stream, made, None)
+
+        await self._make(
+            [(stream, stream.config.start_id, "") for stream in streams if stream.is_ours], note
+        )
+
+    async def _ensure_remembered(self, stream: Stream) -> bool:
+        """Make the group of somebody else's stream; return whether Redis was emptied."""
+        if await self._is_there(stream):
+            return False
+        emptied = False
+        known = await self._in_redis(stream)
+        if known is None and self._journal is not None:
+            known = await self._journal.recall(stream.key.decode())
+            emptied = known is not None
+
+        def note(stream: Stream, made: _Made) -> None:
+            if made.is_new and known is not None:
+                self._report(stream, made, known)
+
+        start_id, known_id = (stream.config.start_id, "") if known is None else ("0", known.id)
+        await self._make([(stream, start_id, known_id)], note)
+        return emptied
 
     async def ensure_again(self, streams: Iterable[Stream]) -> None:
         """Make those anew that were there once and are gone.
@@ -119,15 +131,18 @@ class Groups:
         Raises:
             TransportError: Redis is unreachable or refuses.
         """
-        for stream in streams:
-            known = self._positions.last_known(stream)
-            made = await self._make(stream, "0", known.id)
+        last_known = {stream: self._positions.last_known(stream) for stream in streams}
+
+        def note(stream: Stream, made: _Made) -> None:
             if made.is_new:
+                known = last_known[stream]
                 before = _position_of(stream, made.before)
                 if before is not None and before.added > known.added:
                     known = before  # another worker has read it since
                 self._report(stream, made, known if known.id or known.added else None)
             self._positions.begin(stream, made.added, made.length, made.last_id, anew=made.is_new)
+
+        await self._make([(stream, "0", known.id) for stream, known in last_known.items()], note)
 
     async def _is_there(self, stream: Stream) -> bool:
         try:
@@ -144,21 +159,51 @@ class Groups:
             fields: dict[Any, Any] = await self._client.hgetall(self._positions.key(stream))
         return _position_of(stream, {k.decode(): v.decode() for k, v in fields.items()})
 
-    async def _make(self, stream: Stream, start_id: str, known_id: str) -> _Made:
-        keys = [stream.key] if stream.is_ours else [stream.key, self._positions.key(stream)]
-        with broker_errors("XGROUP CREATE"):
-            answer = await self._make_script(
+    async def _make(
+        self, wanted: Sequence[tuple[Stream, str, str]], note: Callable[[Stream, _Made], None]
+    ) -> None:
+        """Make all groups that are `wanted` at once, however far away Redis is.
+
+        Arguments:
+            wanted: streams, where their groups are to start, and the last id known of them.
+            note: told of each that was answered for, also where another was refused.
+        """
+        if not wanted:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for stream, start_id, known_id in wanted:
+            keys = [stream.key] if stream.is_ours else [stream.key, self._positions.key(stream)]
+            await self._make_script(
                 keys=keys,
                 args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
+                client=pipeline,
             )
-        made = _Made.from_answer(answer)
-        if stream.config.is_bundled:
-            with broker_errors("counts_begin"):
+        with broker_errors("XGROUP CREATE"):
+            answers = await pipeline.execute(raise_on_error=False)
+        made: dict[Stream, _Made] = {}
+        refused: list[Exception] = []
+        for (stream, *_), answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, Exception):
+                refused.append(answer)
+                continue
+            made[stream] = _Made.from_answer(answer)
+            note(stream, made[stream])
+        with broker_errors("counts_begin"):
+            await self._count(made)
+        for exc in refused:
+            raise translate(exc, "XGROUP CREATE") from exc
+
+    async def _count(self, made: dict[Stream, _Made]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for stream, answer in made.items():
+            if stream.config.is_bundled:
                 await self._begin_counts(
                     keys=[stream.key, self._positions.counts_key(stream)],
-                    args=[self._group, stream.tp.partition, int(made.is_new)],
+                    args=[self._group, stream.tp.partition, int(answer.is_new)],
+                    client=pipeline,
                 )
-        return made
+        if pipeline.command_stack:
+            await pipeline.execute()
 
     def _report(self, stream: Stream, made: _Made, known: Position | None) -> None:
         same = known is not None and _is_same(stream, made, known)

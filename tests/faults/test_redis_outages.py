@@ -259,6 +259,19 @@ async def test_redis_is_not_there_yet_when_the_worker_starts(
         await scene.close_account()
 
 
+async def test_a_redis_that_is_far_away_costs_time_and_no_partition(
+    servers: EphemeralServers, ground: Ground, tmp_path: Path
+) -> None:
+    settings = {"CAPSULES_PARTITIONS": "16", "CAPSULES_LEASE_S": "2"}
+    async with hold_scene(servers, ground, tmp_path, settings=settings, start=False) as scene:
+        scene.redis_proxy.delay_s = 0.06  # by one partition after another it were four seconds
+        scene.publish()
+        await scene.is_ready()
+        await scene.all_done()
+        assert scene.said()["partition_lost"] == 0
+        await scene.close_account()
+
+
 async def test_a_replica_takes_over_with_everything(
     servers: EphemeralServers, ground: Ground, tmp_path: Path
 ) -> None:
