@@ -142,9 +142,14 @@ class Coordinator:
         async with self._looking:
             if self._left:
                 return Table((), {})
+            held = list(self._held)  # what is taken meanwhile may not be in the table yet
             table = await self._fleet.beat()
             # Nothing is awaited between the beat and this.
-            lost = [name for name in self._held if table.owners.get(name) != self._fleet.token]
+            lost = [
+                name
+                for name in held
+                if name in self._held and table.owners.get(name) != self._fleet.token
+            ]
             self._drop(lost, why="it is another worker's")
         return table
 

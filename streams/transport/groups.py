@@ -170,16 +170,17 @@ class Groups:
         """
         if not wanted:
             return
-        pipeline = self._client.pipeline(transaction=False)
-        for stream, start_id, known_id in wanted:
-            keys = [stream.key] if stream.is_ours else [stream.key, self._positions.key(stream)]
-            await self._make_script(
-                keys=keys,
-                args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
-                client=pipeline,
-            )
-        with broker_errors("XGROUP CREATE"):
-            answers = await pipeline.execute(raise_on_error=False)
+        # Not left to itself: what asks for scripts keeps its connection if it is cancelled then.
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for stream, start_id, known_id in wanted:
+                position = [] if stream.is_ours else [self._positions.key(stream)]
+                await self._make_script(
+                    keys=[stream.key, *position],
+                    args=[self._group, start_id, secrets.token_hex(8), _COUNT_MAX, known_id],
+                    client=pipeline,
+                )
+            with broker_errors("XGROUP CREATE"):
+                answers = await pipeline.execute(raise_on_error=False)
         made: dict[Stream, _Made] = {}
         refused: list[Exception] = []
         for (stream, *_), answer in zip(wanted, answers, strict=True):
@@ -188,22 +189,21 @@ class Groups:
                 continue
             made[stream] = _Made.from_answer(answer)
             note(stream, made[stream])
-        with broker_errors("counts_begin"):
-            await self._count(made)
+        await self._count(made)
         for exc in refused:
             raise translate(exc, "XGROUP CREATE") from exc
 
     async def _count(self, made: dict[Stream, _Made]) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for stream, answer in made.items():
-            if stream.config.is_bundled:
-                await self._begin_counts(
-                    keys=[stream.key, self._positions.counts_key(stream)],
-                    args=[self._group, stream.tp.partition, int(answer.is_new)],
-                    client=pipeline,
-                )
-        if pipeline.command_stack:
-            await pipeline.execute()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for stream, answer in made.items():
+                if stream.config.is_bundled:
+                    await self._begin_counts(
+                        keys=[stream.key, self._positions.counts_key(stream)],
+                        args=[self._group, stream.tp.partition, int(answer.is_new)],
+                        client=pipeline,
+                    )
+            with broker_errors("counts_begin"):
+                await pipeline.execute()
 
     def _report(self, stream: Stream, made: _Made, known: Position | None) -> None:
         same = known is not None and _is_same(stream, made, known)

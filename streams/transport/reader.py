@@ -139,13 +139,13 @@ class Reader:
         Raises:
             TransportError: Redis is unreachable or refuses.
         """
-        pipeline = self._client.pipeline(transaction=False)
-        for stream in streams:
-            await self._remove_consumer(
-                keys=[stream.key], args=[self._group, CONSUMER, 0], client=pipeline
-            )
-        with broker_errors("XGROUP DELCONSUMER"):
-            await pipeline.execute()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for stream in streams:
+                await self._remove_consumer(
+                    keys=[stream.key], args=[self._group, CONSUMER, 0], client=pipeline
+                )
+            with broker_errors("XGROUP DELCONSUMER"):
+                await pipeline.execute()
 
     def hold_back(self, stream: Stream) -> None:
         """Read of `stream` only what is pending, until `let_go`."""

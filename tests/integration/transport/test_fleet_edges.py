@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from streams.transport.coordinator import Coordinator
+from streams.transport.fleet import Table
+
 from .lab import Lab
 from .waiting import eventually
 
@@ -66,18 +69,51 @@ async def remove_the_other(lab: Lab) -> None:
     await lab.redis.hdel(lab.name("fleet:owners"), "t:0")
 
 
+def give_up(coordinator: Coordinator, partition: str) -> asyncio.Task[None]:
+    """Have a worker give up `partition`, as it does for one that joins."""
+    task = asyncio.create_task(coordinator._give_up(partition))
+    coordinator._leaving[partition] = task
+    return task
+
+
 async def test_a_partition_that_is_dropped_as_it_is_given_up_is_read_again(lab: Lab) -> None:
     """A worker that was frozen finds both in one turn: somebody has joined, its lease is over."""
     app = lab.app(lease_s=20)
     received = app.collect(app.stream_topic("t"))
     await lab.start_and_own(app)
     coordinator = app.redis_consumer._coordinator
-    giving_up = coordinator._leaving["t:0"] = asyncio.create_task(coordinator._give_up("t:0"))
+    giving_up = give_up(coordinator, "t:0")
     coordinator._drop(["t:0"], why="the lease has run out")
     await giving_up
     assert coordinator._leaving == {}
     await lab.add(lab.key("t"), b"0")
     assert await received.until(1) == [b"0"]
+
+
+async def test_a_look_that_was_under_way_drops_nothing_that_is_taken_meanwhile(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = lab.app(lease_s=20)
+    app.collect(app.stream_topic("t"))
+    await lab.start_and_own(app)
+    coordinator = app.redis_consumer._coordinator
+    beat, answered, taken = coordinator._fleet.beat, asyncio.Event(), asyncio.Event()
+    await give_up(coordinator, "t:0")
+    table = await coordinator._look()
+
+    async def late_beat() -> Table:
+        answer = await beat()
+        answered.set()
+        await taken.wait()
+        return answer
+
+    monkeypatch.setattr(coordinator._fleet, "beat", late_beat)
+    looking = asyncio.create_task(coordinator._look())
+    await answered.wait()
+    await coordinator._do_part(table)
+    taken.set()
+    await looking
+    assert [stream.tp.partition for stream in coordinator.held()] == [0]
 
 
 async def test_what_faust_acknowledges_of_a_lost_partition_is_ignored(lab: Lab) -> None:
