@@ -17,7 +17,7 @@ COMPILE := $(BIN)/python -m piptools compile pyproject.toml --quiet --no-header 
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests mostly wait for servers of their own, so that some of them run side by side.
-BESIDE := --numprocesses 3 --dist worksteal
+BESIDE := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

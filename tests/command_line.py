@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
+from tests.fork_server import Order
+from tests.forked_process import ForkedProcess
 from tests.worker_process import WorkerProcess
 
 __all__ = ["command_line", "run_command"]
@@ -17,15 +21,28 @@ def command_line(*arguments: str) -> list[str]:
 
 
 def run_command(
-    directory: Path, settings: dict[str, str], *arguments: str, columns: int = 100
+    directory: Path,
+    settings: Mapping[str, str],
+    *arguments: str,
+    columns: int = 100,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command with these settings and no others, and return how it ended."""
-    return subprocess.run(
-        command_line(*arguments),
-        cwd=directory,
-        env=WorkerProcess.environment(**settings) | {"COLUMNS": str(columns)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    order = Order(
+        "faust",
+        ["-A", "streams.app", *arguments],
+        str(directory),
+        WorkerProcess.environment(**settings) | {"COLUMNS": str(columns)},
+        leads_session=False,
     )
+    with TemporaryFile("w+") as given, TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+        given.write(stdin)
+        given.seek(0)
+        process = ForkedProcess(order, (given.fileno(), output.fileno(), errors.fileno()))
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(process.args, code, output.read(), errors.read())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +16,9 @@ import redis.asyncio
 from streams.dead_letters.replay import Resender
 from streams.dead_letters.store import LetterStore
 from streams.transport import StreamLayout
+from tests.command_line import command_line, run_command
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
-from tests.worker_process import ROOT
+from tests.worker_process import WorkerProcess
 
 __all__ = [
     "DELIVERY",
@@ -30,9 +29,9 @@ __all__ = [
     "Sent",
     "StoredLetter",
     "client_of",
-    "command_line",
     "complaint",
     "dead_letters",
+    "dead_letters_line",
     "environment",
     "everything",
     "letter_table",
@@ -134,33 +133,26 @@ def prepare(ground: Ground) -> None:
             client.hset(f"{PREFIX}topics", f"hooks.{sink}", PARTITIONS)
 
 
-def command_line(*arguments: str | int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "faust", "-A", "streams.app", "dead-letters"),
-        *map(str, arguments),
-    ]
+def dead_letters_line(*arguments: str | int) -> list[str]:
+    """Return what starts ``dead-letters`` with `arguments`."""
+    return command_line("dead-letters", *map(str, arguments))
 
 
 def environment(ground: Ground, **settings: str) -> dict[str, str]:
     """The environment of a command on `ground`, with two sinks."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAPSULES_")}
-    ours = ground.settings(**(SINKS | {"CAPSULES_LOG_FORMAT": "json"} | settings))
-    return inherited | {"PYTHONPATH": str(ROOT)} | ours
+    return WorkerProcess.environment(**_settings(ground, **settings))
+
+
+def _settings(ground: Ground, **settings: str) -> dict[str, str]:
+    return ground.settings(**(SINKS | {"CAPSULES_LOG_FORMAT": "json"} | settings))
 
 
 def dead_letters(
     ground: Ground, directory: Path, *arguments: str | int, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``dead-letters`` with `arguments`."""
-    return subprocess.run(
-        command_line(*arguments),
-        cwd=directory,
-        env=environment(ground, **settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    line = ("dead-letters", *map(str, arguments))
+    return run_command(directory, _settings(ground, **settings), *line, columns=80)
 
 
 def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:

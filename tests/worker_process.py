@@ -14,9 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.fork_server import Order
+from tests.forked_process import ForkedProcess
+
 __all__ = ["ENDS_BY_SIGTERM", "WorkerProcess", "eventually"]
 
 ROOT = Path(__file__).parent.parent
+
+Process = ForkedProcess | subprocess.Popen[bytes]
 
 #: How a worker may end by SIGTERM: one that has not come to handle signals yet dies of it, and one
 #: that still looks whether it can start says so by its code.
@@ -43,23 +48,42 @@ class WorkerProcess:
 
     #: What Python runs.
     module: ClassVar[str] = "faust"
+    #: Tests have workers forked, which is quicker; what is measured starts as it does elsewhere.
+    is_forked: ClassVar[bool] = False
 
-    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+    _started: ClassVar[list[Process]] = []
 
     def __init__(self, directory: Path, *, loop: str = "aio", **settings: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "worker.log"
         self.output_path = directory / "worker.out"
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "-A", "streams.app", "--loop", loop, "worker"],
-                cwd=directory,
-                env=self.environment(**settings),
-                stdout=output,
-                stderr=log,
-                start_new_session=True,
+            self.process = self._start(
+                ["-A", "streams.app", "--loop", loop, "worker"],
+                directory,
+                self.environment(**settings),
+                (output.fileno(), log.fileno()),
             )
         self._started.append(self.process)
+
+    def _start(
+        self,
+        arguments: list[str],
+        directory: Path,
+        environment: dict[str, str],
+        outputs: tuple[int, int],
+    ) -> Process:
+        if self.is_forked:
+            order = Order(self.module, arguments, str(directory), environment, leads_session=True)
+            return ForkedProcess(order, (0, *outputs))
+        return subprocess.Popen(
+            [sys.executable, "-m", self.module, *arguments],
+            cwd=directory,
+            env=environment,
+            stdout=outputs[0],
+            stderr=outputs[1],
+            start_new_session=True,
+        )
 
     @classmethod
     def end_all(cls) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,10 +11,11 @@ from zlib import crc32
 import pytest
 
 from config.settings import SettingsError, load_settings
+from tests.command_line import run_command
 from tests.event_log import EventLog, generate
 from tests.oracle import replay
 from tests.reconciliation import GROUP, PREFIX, Ground, Receiver, assert_same
-from tests.worker_process import ROOT, WorkerProcess, eventually
+from tests.worker_process import WorkerProcess, eventually
 
 #: What is recorded, as raw Redis keys say it.
 TOPICS = f"{PREFIX}topics"
@@ -26,16 +25,7 @@ CAPSULE = bytes(16)
 def repartition(
     ground: Ground, directory: Path, *options: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAPSULES_")}
-    return subprocess.run(
-        [sys.executable, "-m", "faust", "-A", "streams.app", "repartition", *options],
-        cwd=directory,
-        env=inherited | {"PYTHONPATH": str(ROOT)} | ground.settings(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(directory, ground.settings(**settings), "repartition", *options)
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:

@@ -15,9 +15,9 @@ from tests.faults.replay_killed import STEPS
 from tests.letters import (
     Sent,
     StoredLetter,
-    command_line,
     complaint,
     dead_letters,
+    dead_letters_line,
     environment,
     letter_table,
     prepare,
@@ -137,7 +137,7 @@ async def test_letters_that_are_replayed_by_commands_killed_at_random_are_sent_o
     for _ in range(6):
         before = len(counts(ground))
         process = await asyncio.create_subprocess_exec(
-            *command_line("replay", "--all"),
+            *dead_letters_line("replay", "--all"),
             cwd=tmp_path,
             env=environment(ground),
             stdout=subprocess.DEVNULL,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from streams.ids import format_capsule_id
 from streams.journal import DEAD_LETTERS_DROPPED, PostgresJournal
 from streams.postgres import Postgres
 from streams.transport import Loss, LossKind
+from tests.command_line import run_command
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground, Receiver
 from tests.worker_process import ROOT, WorkerProcess, eventually
 
@@ -239,15 +238,7 @@ async def test_ids_that_are_reported_again_in_other_portions_count_once(
 
 
 def command(ground: Ground, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "faust", "-A", "streams.app", "gaps", *arguments],
-        cwd=ROOT,
-        env=os.environ | ground.settings(LOG_LEVEL="warning", COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(ROOT, ground.settings(LOG_LEVEL="warning"), "gaps", *arguments, columns=200)
 
 
 async def test_the_command_shows_gaps_and_closes_them(ground: Ground, postgres: Postgres) -> None:

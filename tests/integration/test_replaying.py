@@ -28,9 +28,9 @@ from tests.letters import (
     Sent,
     StoredLetter,
     client_of,
-    command_line,
     complaint,
     dead_letters,
+    dead_letters_line,
     environment,
     letter_table,
     put,
@@ -179,7 +179,7 @@ def test_two_operators_at_once_send_each_letter_once(
     put(ground, [StoredLetter(), DELIVERY] * 30)
     running = [
         subprocess.Popen(
-            command_line(*line),
+            dead_letters_line(*line),
             cwd=tmp_path,
             env=environment(ground),
             stdout=subprocess.PIPE,
@@ -397,7 +397,7 @@ async def test_a_command_that_is_told_to_stop_leaves_the_rest_to_the_next(
 ) -> None:
     ids = put(ground, [StoredLetter()] * 30)
     process = await asyncio.create_subprocess_exec(
-        *command_line("replay", *ids, "--rate", 20),
+        *dead_letters_line("replay", *ids, "--rate", 20),
         cwd=tmp_path,
         env=environment(ground),
         stdout=subprocess.PIPE,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,10 +23,11 @@ from streams.errors import DatabaseUnavailableError
 from streams.ids import format_capsule_id, format_host_id
 from streams.resync.host_report import HostReport, ReportedCapsule, ReportError
 from streams.resync.resync import Result, compare, resync, write
+from tests.command_line import run_command
 from tests.integration.conftest import execute
 from tests.reconciliation import GROUP, PREFIX, SOURCE, Ground
 from tests.resync_grid import GRID, ROW_STATUSES, expected
-from tests.worker_process import ROOT, WorkerProcess, eventually
+from tests.worker_process import WorkerProcess, eventually
 
 AS_OF = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LONG_AGO = AS_OF - timedelta(days=3)
@@ -317,16 +316,12 @@ def command(
     ground: Ground, directory: Path, document: object, *options: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `resync`, with the document on stdin."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAPSULES_")}
-    return subprocess.run(
-        [sys.executable, "-m", "faust", "-A", "streams.app", "resync", *(options or ["-"])],
-        cwd=directory,
-        env=inherited | {"PYTHONPATH": str(ROOT)} | ground.settings(**more),
-        input=document if isinstance(document, str) else json.dumps(document),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return run_command(
+        directory,
+        ground.settings(**more),
+        *("resync", *(options or ["-"])),
+        columns=80,
+        stdin=document if isinstance(document, str) else json.dumps(document),
     )
 
 
