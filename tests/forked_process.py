@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from tests.fork_server import Order
 
-__all__ = ["ForkedProcess"]
+__all__ = ["ROOT", "ForkedProcess"]
 
 ROOT = Path(__file__).parent.parent
 

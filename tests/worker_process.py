@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.fork_server import Order
-from tests.forked_process import ForkedProcess
+from tests.forked_process import ROOT, ForkedProcess
 
-__all__ = ["ENDS_BY_SIGTERM", "WorkerProcess", "eventually"]
-
-ROOT = Path(__file__).parent.parent
+__all__ = ["ENDS_BY_SIGTERM", "ROOT", "WorkerProcess", "eventually"]
 
 Process = ForkedProcess | subprocess.Popen[bytes]
 
@@ -100,7 +98,8 @@ class WorkerProcess:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CAPSULES_") and name not in ("REDIS_URL", "DATABASE_URL")
+            if not name.startswith("CAPSULES_")
+            and name not in ("REDIS_URL", "DATABASE_URL", "LOG_LEVEL")
         }
         return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | settings
 

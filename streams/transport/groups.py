@@ -168,8 +168,6 @@ class Groups:
             wanted: streams, where their groups are to start, and the last id known of them.
             note: told of each that was answered for, also where another was refused.
         """
-        if not wanted:
-            return
         # Not left to itself: what asks for scripts keeps its connection if it is cancelled then.
         async with self._client.pipeline(transaction=False) as pipeline:
             for stream, start_id, known_id in wanted:
@@ -190,8 +188,8 @@ class Groups:
             made[stream] = _Made.from_answer(answer)
             note(stream, made[stream])
         await self._count(made)
-        for exc in refused:
-            raise translate(exc, "XGROUP CREATE") from exc
+        if refused:
+            raise translate(refused[0], "XGROUP CREATE") from refused[0]
 
     async def _count(self, made: dict[Stream, _Made]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:

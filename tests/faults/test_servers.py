@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import run_command
 from tests.integration.transport.nodes import (
     Certificates,
     ClusterNode,
@@ -22,7 +20,7 @@ from tests.integration.transport.nodes import (
     watched_pair,
 )
 from tests.reconciliation import PREFIX, Ground
-from tests.worker_process import ROOT, WorkerProcess, eventually
+from tests.worker_process import WorkerProcess, eventually
 
 
 @contextlib.asynccontextmanager
@@ -83,15 +81,8 @@ async def test_a_worker_and_the_commands_run_on_each_kind_of_redis(
 
 def read_status(directory: Path, environ: dict[str, str]) -> dict[str, object]:
     """What the command ``status`` says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "faust", "-A", "streams.app", "status", "--json"],
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = run_command(directory, environ, "status", "--json")
+    assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

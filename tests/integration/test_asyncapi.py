@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from jsonschema import Draft7Validator
 
 from config.embedded import EphemeralServers
 from streams.transport.bundles import messages_of
+from tests.command_line import run_command
 from tests.event_log import generate
 from tests.reconciliation import PREFIX, SOURCE, Ground, Receiver
 from tests.worker_process import WorkerProcess, eventually
@@ -21,14 +20,8 @@ from tests.worker_process import WorkerProcess, eventually
 
 def printed(ground: Ground, directory: Path, **settings: str) -> dict[str, Any]:
     """What the command prints for a worker's settings."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "faust", "-A", "streams.app", "asyncapi"],
-        cwd=directory,
-        env=WorkerProcess.environment(**ground.settings(**settings)),
-        capture_output=True,
-        timeout=30,
-        check=True,
-    )
+    answer = run_command(directory, ground.settings(**settings), "asyncapi")
+    assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
     return found
 
